@@ -1,0 +1,309 @@
+/**
+ * The wire between service and guard: JSON lines over a unix socket, all that other folders may import from here.
+ *
+ * The guard is the only client of every QMP and agent socket. It knows nothing of catalogs and repositories: a capture
+ * reaches it as data (named QMP steps), together with the steps that undo it, which it journals before the first of
+ * them runs. So it can give a capture up alone, while the service is dead, hung or silent.
+ */
+import type { Brand, Bytes, VmUid } from "../base/index.ts";
+
+/** Spoken by both sides. A side accepts its own number, one lower and one higher. */
+export const GUARD_PROTOCOL_VERSION = 1;
+
+/** One attempt at a point: never re-used, and part of every name that the attempt leaves in QEMU. */
+export type CaptureId = Brand<string, "CaptureId">;
+/** One life of one QEMU process, marked inside it: a random id, new at each start. */
+export type Incarnation = Brand<string, "Incarnation">;
+
+// ---------------------------------------------------------------- machines
+
+export type DiskFormat = "raw" | "qcow2";
+export type DiskBus = "virtio-blk" | "virtio-scsi";
+
+export interface MachineDisk {
+  /** Node name of the format node, `d-{12 hex}`; its protocol node is `f-{12 hex}`. Stable for the disk's life. */
+  readonly node: string;
+  readonly path: string;
+  readonly format: DiskFormat;
+  readonly bus: DiskBus;
+  /** ≤ 20 characters of [A-Za-z0-9_-]; what the guest sees as the disk's serial. */
+  readonly serial: string;
+  /** Whether the disk has an iothread of its own (virtio-blk) or sits on the controller that has one (virtio-scsi). */
+  readonly iothread: boolean;
+  /** Boot order, 1 first; absent: not bootable. */
+  readonly bootIndex?: number;
+}
+
+export interface MachineNic {
+  readonly mac: string;
+  readonly model: "virtio-net-pci" | "e1000";
+}
+
+/** All that an equal machine needs. Closed values only: no string of a user reaches QEMU's command line unchecked. */
+export interface MachineSpec {
+  readonly vm: VmUid;
+  readonly machineType: "q35" | "pc";
+  /** `max` under TCG, `host` under KVM when `default`. */
+  readonly cpuModel: "default" | "max" | "qemu64";
+  readonly vcpus: number;
+  readonly memoryMiB: number;
+  readonly firmware: { readonly kind: "bios" } | { readonly kind: "uefi"; readonly varsPath: string };
+  readonly disks: readonly MachineDisk[];
+  readonly nics: readonly MachineNic[];
+}
+
+export interface BitmapFacts {
+  readonly name: string;
+  readonly recording: boolean;
+  readonly inconsistent: boolean;
+  readonly persistent: boolean;
+  readonly granularityBytes: Bytes;
+  readonly dirtyBytes: Bytes;
+}
+
+export interface DiskFacts {
+  /** Top format node, below any filter. What `blockdev-backup` and the bitmap commands name. */
+  readonly node: string;
+  /** The device's qom path or id: what a user recognises. */
+  readonly device: string;
+  /** Host path of the image, as QEMU reports it; hostile for adopted VMs. Empty when it is no file. */
+  readonly path: string;
+  readonly format: string;
+  readonly qcow2Version: 2 | 3 | null;
+  /** QEMU's virtual size: a multiple of 512. */
+  readonly sizeBytes: Bytes;
+  /** Bytes allocated on the host, for sizing a staging file. */
+  readonly allocatedBytes: Bytes;
+  readonly iothread: boolean;
+  readonly readOnly: boolean;
+  readonly serial: string;
+  readonly bootIndex: number | null;
+  /** What stands between the device and `node` (filters, throttles), by driver. Non-empty: do not touch. */
+  readonly filters: readonly string[];
+  readonly bitmaps: readonly BitmapFacts[];
+  /** True when the device answers a failed write by stopping the VM for every error, not for ENOSPC alone. */
+  readonly stopsOnWriteError: boolean;
+}
+
+export interface NvramFacts {
+  readonly node: string;
+  readonly sizeBytes: Bytes;
+  readonly path: string;
+}
+
+/** What one QEMU process says of itself right now. */
+export interface VmFacts {
+  readonly vm: VmUid;
+  readonly kind: "own" | "adopted";
+  readonly incarnation: Incarnation;
+  readonly pid: number | null;
+  /** Such as `7.2.22` or `10.0.13`. */
+  readonly qemuVersion: string;
+  /** QMP run state: `running`, `paused`, `shutdown`, `postmigrate`, `io-error` … */
+  readonly status: string;
+  readonly migrating: boolean;
+  readonly accelerator: "kvm" | "tcg";
+  /** `connected`: the channel is open and the agent answered a sync within 3 s. */
+  readonly agent: "connected" | "silent" | "absent";
+  readonly disks: readonly DiskFacts[];
+  readonly nvram: NvramFacts | null;
+  /** Names seen in QEMU; foreign ones included, for comparison before and after. */
+  readonly jobs: readonly string[];
+  readonly exports: readonly string[];
+  readonly nodes: readonly string[];
+  /** What a point cannot carry: `tpm`, `vfio-pci`, … with the device id. */
+  readonly uncapturable: readonly string[];
+  /** Machine, CPU and NICs as far as QMP tells (adopted VMs), for the record and an equal restore. */
+  readonly machine: AdoptedMachine | null;
+}
+
+export interface AdoptedMachine {
+  readonly machineType: string;
+  readonly cpuModel: string;
+  readonly vcpus: number;
+  readonly memoryMiB: number;
+  readonly firmware: "bios" | "uefi";
+  readonly disks: readonly { readonly node: string; readonly bus: DiskBus | "other" }[];
+  readonly nics: readonly { readonly mac: string; readonly model: string }[];
+}
+
+export type ProcessState =
+  /** QEMU runs and its monitor answers. */
+  | "up"
+  /** No QEMU process. */
+  | "down"
+  /** The process is there, the monitor does not answer (a foreign client holds it, or QEMU hangs). */
+  | "unreachable";
+
+export interface VmState {
+  readonly vm: VmUid;
+  readonly kind: "own" | "adopted";
+  readonly process: ProcessState;
+  readonly status: string | null;
+  readonly incarnation: Incarnation | null;
+  readonly pid: number | null;
+  /** Why it is down or stopped, when the guard knows: `guest-shutdown`, `io-error on d-…`, `exit code 1: …`. */
+  readonly reason: string | null;
+  /** Set while a deallocate waits for open captures to end. */
+  readonly quitting: boolean;
+}
+
+// ---------------------------------------------------------------- captures
+
+/** One QMP command of a plan, by name, so that a crash test can stop before and after each. */
+export interface QmpStep {
+  readonly name: string;
+  readonly execute: string;
+  readonly arguments: Readonly<Record<string, unknown>>;
+  /** Substrings of an error's description that mean "this is already so". The step then counts as done. */
+  readonly tolerate?: readonly string[];
+  /** Wait, after the command, until this job has ended (`concluded`, or gone). */
+  readonly untilJobEnds?: string;
+}
+
+/** What undoes a capture. The guard journals both lists before it runs anything of the capture. */
+export interface GiveUpSteps {
+  /** When the point in time was not taken (or the transaction failed, which leaves nothing). */
+  readonly before: readonly QmpStep[];
+  /** When it was: jobs cancelled, exports closed, bitmaps merged back so that the old anchor stays usable. */
+  readonly after: readonly QmpStep[];
+}
+
+/** A file in the capture folder with its bytes reserved (`fallocate --keep-size`). */
+export interface ScratchRequest {
+  /** [a-z0-9-]{1,40}, unique within the capture. */
+  readonly name: string;
+  readonly kind: "fleece" | "staging";
+  readonly virtualSizeBytes: Bytes;
+  readonly reserveBytes: Bytes;
+}
+
+export interface CaptureOpen {
+  readonly capture: CaptureId;
+  readonly vm: VmUid;
+  readonly incarnation: Incarnation;
+  readonly giveUp: GiveUpSteps;
+  /** Jobs that must be running until the last byte is read; one that fails or vanishes ends the capture. */
+  readonly jobs: readonly string[];
+  /** Without a word from the service for this long the guard gives the capture up. */
+  readonly silenceMs: number;
+}
+
+/** How the point in time is taken. The guard holds the deadlines and thaws on every path. */
+export interface InstantRequest {
+  readonly transaction: QmpStep;
+  /** Freeze guest file systems around the transaction; at most this long between freeze command and thaw answer. */
+  readonly freeze: { readonly deadlineMs: number } | null;
+  /** Refuse when the VM is not in one of these run states at the instant. */
+  readonly statuses: readonly string[];
+}
+
+export interface FreezeFacts {
+  readonly frozenFilesystems: number;
+  readonly thawedFilesystems: number;
+  readonly freezeMs: number;
+  readonly thawMs: number;
+  /** From the freeze command to the thaw's answer. */
+  readonly frozenMs: number;
+  /** The transaction's answer came before the deadline, and the thaw returned at least as many as the freeze. */
+  readonly held: boolean;
+}
+
+export interface InstantFacts {
+  /** Server time right after the transaction's answer, ISO 8601 UTC. */
+  readonly takenAt: string;
+  readonly transactionMs: number;
+  readonly statusAtInstant: string;
+  readonly freeze: FreezeFacts | null;
+}
+
+/**
+ * `open`: prepared, nothing frozen. `instant`: freeze or transaction under way (after a guard restart it decides by
+ * what QEMU shows). `taken`: the frozen source is readable. `given-up`: undone; `reason` says why. `lost`: the QEMU
+ * process is gone.
+ */
+export type CapturePhase = "open" | "instant" | "taken" | "given-up" | "lost";
+
+export interface CaptureState {
+  readonly capture: CaptureId;
+  readonly vm: VmUid;
+  readonly incarnation: Incarnation;
+  readonly phase: CapturePhase;
+  readonly reason: string | null;
+  readonly instant: InstantFacts | null;
+  /** Paths of its scratch files by name. */
+  readonly scratch: Readonly<Record<string, string>>;
+  /** Where QEMU's NBD server for this capture listens; null before it was asked for. */
+  readonly nbdSocket: string | null;
+}
+
+// ---------------------------------------------------------------- calls
+
+/**
+ * Method → parameters and result. Every call is idempotent or says what a repeat does. Errors travel as
+ * `{code, message}` of the table in base/errors.
+ */
+export interface GuardCalls {
+  hello: { params: { version: number }; result: { version: number; guardPid: number; startedAt: string } };
+
+  /** Starts QEMU for an own VM, or wakes the one that is there (guest off or paused: reset and continue). */
+  "vm.start": { params: { spec: MachineSpec }; result: VmState };
+  /** Ends the guest and keeps QEMU. Graceful: ACPI, up to `graceMs`, then hard. Already off: fine. */
+  "vm.powerOff": { params: { vm: VmUid; graceMs: number }; result: VmState };
+  /** Ends the guest at once and QEMU with a clean `quit`, as soon as no capture is open. Already down: fine. */
+  "vm.deallocate": { params: { vm: VmUid; graceMs: number }; result: VmState };
+  /** Forgets a VM that is down: its runtime folder goes. */
+  "vm.forget": { params: { vm: VmUid }; result: Record<string, never> };
+  /** Adopts a QEMU started by somebody else. Greeting within 5 s or an error that tells how to add a monitor. */
+  "vm.adopt": { params: { vm: VmUid; qmpSocket: string; qgaSocket: string | null }; result: VmFacts };
+  /** Takes every trace of ours out of an adopted QEMU (steps given) and lets its sockets go. */
+  "vm.release": { params: { vm: VmUid; steps: readonly QmpStep[] }; result: Record<string, never> };
+  "vm.list": { params: Record<string, never>; result: readonly VmState[] };
+  /** Errors: ResourceNotFound (unknown), HypervisorUnavailable (down or silent). */
+  "vm.inspect": { params: { vm: VmUid }; result: VmFacts };
+  /** One allowed command outside a capture (`block_resize`, bitmap removal). */
+  "vm.execute": { params: { vm: VmUid; step: QmpStep }; result: unknown };
+
+  /** Journals the capture and its undoing. Same id and content again: the present state. */
+  "capture.open": { params: CaptureOpen; result: CaptureState };
+  /** Creates and reserves a scratch file; refused with InsufficientSpace when < 10 % or < 2 GiB would stay free. */
+  "capture.scratch": { params: { capture: CaptureId; scratch: ScratchRequest }; result: { path: string } };
+  /** Starts QEMU's NBD server on a socket in the capture folder, or says where it already listens. */
+  "capture.serve": { params: { capture: CaptureId }; result: { socket: string } };
+  /** One step. Also counts as a word from the service. */
+  "capture.step": { params: { capture: CaptureId; step: QmpStep }; result: unknown };
+  /** Takes the point in time. Not repeatable: phase must be `open`. */
+  "capture.instant": { params: { capture: CaptureId } & InstantRequest; result: InstantFacts };
+  /** A word from the service; answers with the truth: checks migration, incarnation, jobs and space right now. */
+  "capture.check": { params: { capture: CaptureId }; result: CaptureState };
+  /** Undoes it now, with the journaled steps. Repeatable; the state stays until closed. */
+  "capture.giveUp": { params: { capture: CaptureId; reason: string }; result: CaptureState };
+  /** Runs the release steps, ends our NBD server if no capture needs it, removes scratch files, forgets. Repeatable. */
+  "capture.close": { params: { capture: CaptureId; steps: readonly QmpStep[] }; result: Record<string, never> };
+  "capture.list": { params: Record<string, never>; result: readonly CaptureState[] };
+}
+
+export type GuardMethod = keyof GuardCalls;
+
+/** Numbered from 1 in each life of the guard; `epoch` names that life. */
+export interface GuardEvent {
+  readonly epoch: string;
+  readonly number: number;
+  readonly kind: "vm" | "capture";
+  readonly vm: VmUid;
+  /** `vm`: the new VmState; `capture`: the new CaptureState. */
+  readonly state: VmState | CaptureState;
+}
+
+/** The service's end of the wire. */
+export interface Guard {
+  /** Rejects with DeadlineExceeded after `timeoutMs` (default 30 s), HypervisorUnavailable while the guard is away. */
+  call<M extends GuardMethod>(
+    method: M,
+    params: GuardCalls[M]["params"],
+    timeoutMs?: number,
+  ): Promise<GuardCalls[M]["result"]>;
+  close(): Promise<void>;
+}
+
+export { connectGuard } from "./client.ts";
