@@ -6,3 +6,4 @@ export * from "./errors.ts";
 export * from "./ids.ts";
 export * from "./random.ts";
 export * from "./spawn.ts";
+export * from "./probe.ts";

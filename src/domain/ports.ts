@@ -122,6 +122,8 @@ export interface CaptureJob {
   /** Disks to capture with their attachment, OS disk first. */
   readonly disks: readonly { readonly disk: Disk; readonly attached: AttachedDisk }[];
   readonly anchors: ReadonlyMap<DiskUid, Anchor>;
+  /** A former life of the service accepted it: what had not reached its point in time then must fail, not start late. */
+  readonly resumed: boolean;
 }
 
 /** Called by the engine while it works. Each is durable when it returns. */
