@@ -25,6 +25,7 @@ export const ERROR_STATUS = {
   OperationNotAllowed: 409,
   AttachDiskWhileBeingDetached: 409,
   PreconditionFailed: 412,
+  TooManyRequests: 429,
   // points
   VMRestorePointClientError: 409,
   VMRestorePointInternalError: 500,

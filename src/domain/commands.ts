@@ -178,6 +178,18 @@ export interface Domain {
   restore(command: RestoreCommand): Promise<Operation>;
 
   getOperation(id: OperationId): Promise<Operation>;
+
+  /** For `/readyz` and whoever watches: cheap, never throws. */
+  health(): DomainHealth;
+}
+
+export interface DomainHealth {
+  /**
+   * Why nothing may be written to the repository (fenced, or its journal and this catalog disagree); null: all well.
+   * Points can still be read and restored, and VMs started and stopped: that is what one needs in such an hour.
+   */
+  readonly readOnly: { readonly code: string; readonly message: string } | null;
+  readonly alarms: readonly string[];
 }
 
 /** What the configuration gives the domain. */

@@ -271,4 +271,9 @@ export interface Intent {
   readonly vmUid: VmUid;
   readonly plan: unknown;
   readonly createdAt: string;
+  /**
+   * The anchors its point brings. Stored with the point's step to Committing, so present means: this point commits,
+   * and the capture is to be released; absent means: it goes on or is given up.
+   */
+  readonly anchors?: readonly Anchor[];
 }

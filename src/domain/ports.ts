@@ -77,7 +77,14 @@ export interface CatalogReads {
   pins(): Promise<readonly { readonly point: PointUid; readonly operation: OperationId }[]>;
   journalHead(): Promise<{ readonly number: number; readonly hash: string } | null>;
   unpublished(): Promise<readonly JournalRow[]>;
+  /** Hash of the entry with this number, null when the catalog does not know it. */
+  journalHash(number: number): Promise<string | null>;
   setting(name: string): Promise<string | null>;
+  pointByUid(uid: PointUid): Promise<RestorePoint | null>;
+  /** Points that are neither Succeeded nor Failed. */
+  unsettledPoints(): Promise<readonly RestorePoint[]>;
+  intentsOfVm(vm: VmUid): Promise<readonly Intent[]>;
+  openOperationsOf(resource: IdKey): Promise<readonly Operation[]>;
 }
 
 export interface CatalogTx extends CatalogReads {
@@ -95,8 +102,10 @@ export interface CatalogTx extends CatalogReads {
   pin(point: PointUid, operation: OperationId): Promise<void>;
   unpin(operation: OperationId): Promise<void>;
   appendJournal(row: JournalRow): Promise<void>;
+  /** From now on the repository keeps the entry: its bytes are dropped here, its hash stays. */
   markPublished(number: number): Promise<void>;
-  putSetting(name: string, value: string): Promise<void>;
+  /** null takes it away. */
+  putSetting(name: string, value: string | null): Promise<void>;
 }
 
 // ------------------------------------------------------------------ journal of the repository
@@ -110,6 +119,24 @@ export interface Journal {
   ): { readonly number: number; readonly hash: string; readonly bytes: Uint8Array };
   /** Durable when it returns; repeatable with the same bytes; RepositoryFenced when the number is taken by others. */
   publish(entry: { readonly number: number; readonly hash: string; readonly bytes: Uint8Array }): Promise<void>;
+}
+
+/** A published entry as the repository hands it out: chain and seal verified. */
+export interface JournalItem {
+  readonly number: number;
+  readonly hash: string;
+  readonly previousHash: string;
+  readonly kind: string;
+  readonly payload: unknown;
+}
+
+/** What the domain reads from the repository: to compare heads at start, and to rebuild a catalog. */
+export interface RepositoryReads {
+  journalHead(): Promise<{ readonly number: number; readonly hash: string }>;
+  /** From that number on (default 1), in order; throws RepositoryDamaged at the first that does not follow. */
+  readJournal(from?: number): AsyncIterable<JournalItem>;
+  /** Verified and unsealed; RepositoryDamaged when missing or broken. */
+  readManifest(hash: string): Promise<unknown>;
 }
 
 // ------------------------------------------------------------------ captures
@@ -147,6 +174,9 @@ export interface Captured {
 /**
  * All three are repeatable after a crash at any instruction; `run` with a planned intent goes on where the guard and
  * the repository show that it can, and throws a StillpointError when the point must fail (it has then undone itself).
+ * A run whose signal aborts stops soon, undoes nothing and rejects with the signal's reason: the caller decides
+ * whether the capture goes on after the next start or is given up. `release` and `giveUp` of a capture that left no
+ * trace do nothing.
  */
 export interface Captures {
   run(job: CaptureJob, hooks: CaptureHooks, signal: AbortSignal): Promise<Captured>;
@@ -220,10 +250,11 @@ export interface Images {
   inspect(path: string): Promise<ImageFacts>;
   /** Durable under its final name when it returns. Repeatable. */
   createEmpty(path: string, format: DiskFormat, sizeBytes: Bytes): Promise<void>;
+  /** Of an image that nothing has open. Repeatable; durable when it returns. */
   grow(path: string, format: DiskFormat, sizeBytes: Bytes): Promise<void>;
-  /** Missing is fine. Durable when it returns. */
+  /** An image, or a variable store of `createNvram`. Missing is fine. Durable when it returns. */
   remove(path: string): Promise<void>;
-  /** A UEFI variable store for a new VM: a copy of the firmware's template. Returns its path. */
+  /** A UEFI variable store for a new VM: a copy of the firmware's template. Returns its path. Repeatable. */
   createNvram(vm: VmUid): Promise<string>;
 }
 
@@ -237,6 +268,15 @@ export interface Restores {
     progress: (fraction: number) => void,
     signal: AbortSignal,
   ): Promise<void>;
-  /** Writes the point's UEFI variable store for a new VM; returns its path. */
+  /** Writes the point's UEFI variable store for a new VM; returns its path. Repeatable. */
   restoreNvram(tree: unknown, vm: VmUid): Promise<string>;
+}
+
+// ------------------------------------------------------------------ log
+
+/** Structured log lines, never with secrets in them. A pino logger is one. */
+export interface Log {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
 }
