@@ -4,6 +4,7 @@ export * from "./deadline.ts";
 export * from "./durable.ts";
 export * from "./errors.ts";
 export * from "./ids.ts";
+export * from "./lines.ts";
 export * from "./random.ts";
 export * from "./spawn.ts";
 export * from "./probe.ts";

@@ -106,9 +106,13 @@ function planDisk(input: PlanInput, disk: PlannedDisk, index: number, iothreadDi
     });
   const busy = facts.filters.filter((driver) => driver !== "throttle");
   if (busy.length > 0)
-    throw new StillpointError("OperationNotAllowed", `Disk '${disk.name}' is in the hands of another job (${busy.join(", ")}).`, {
-      remedy: "Retry when that job has ended, or exclude the disk with excludeDisks.",
-    });
+    throw new StillpointError(
+      "OperationNotAllowed",
+      `Disk '${disk.name}' is in the hands of another job (${busy.join(", ")}).`,
+      {
+        remedy: "Retry when that job has ended, or exclude the disk with excludeDisks.",
+      },
+    );
   const method = facts.iothread ? iothreadDisks : "pull";
   const prefix = `sp-${input.server8}-`;
   const base = method === "pull" ? incrementBase(disk, facts) : pushBase(disk);
@@ -141,7 +145,8 @@ function incrementBase(disk: PlannedDisk, facts: DiskFacts): Base {
   const { anchor } = disk;
   if (!anchor) return { kind: "full", bitmap: null, reason: null };
   const refuse = (reason: string): Base => ({ kind: "full-compared", bitmap: null, reason });
-  if (anchor.sizeBytes !== facts.sizeBytes) return { kind: "full", bitmap: null, reason: "the disk's size has changed" };
+  if (anchor.sizeBytes !== facts.sizeBytes)
+    return { kind: "full", bitmap: null, reason: "the disk's size has changed" };
   if (!anchor.bitmap) return refuse("the point before left no bitmap");
   if (anchor.node !== facts.node) return refuse("the disk's top node has changed");
   const bitmap = facts.bitmaps.find((candidate) => candidate.name === anchor.bitmap);

@@ -10,7 +10,11 @@ const THERE = ["already exists", "Duplicate node", "already in use"];
 export function prepareSteps(plan: CapturePlan, scratchPaths: Readonly<Record<string, string>>): readonly QmpStep[] {
   return plan.disks.flatMap((disk) => [
     ...disk.staleBitmaps.map(
-      (name): QmpStep => ({ name: `remove-stale-bitmap-${disk.scratch.name}`, ...removeBitmap(disk, name), tolerate: GONE }),
+      (name): QmpStep => ({
+        name: `remove-stale-bitmap-${disk.scratch.name}`,
+        ...removeBitmap(disk, name),
+        tolerate: GONE,
+      }),
     ),
     {
       name: `add-target-${disk.scratch.name}`,
@@ -62,11 +66,18 @@ export function transactionStep(plan: CapturePlan): QmpStep {
       ? [
           {
             type: "block-dirty-bitmap-add",
-            data: { node: disk.node, name: disk.newBitmap, granularity: CHUNK_BYTES, persistent: disk.persistentBitmap },
+            data: {
+              node: disk.node,
+              name: disk.newBitmap,
+              granularity: CHUNK_BYTES,
+              persistent: disk.persistentBitmap,
+            },
           },
         ]
       : []),
-    ...(disk.oldBitmap ? [{ type: "block-dirty-bitmap-disable", data: { node: disk.node, name: disk.oldBitmap } }] : []),
+    ...(disk.oldBitmap
+      ? [{ type: "block-dirty-bitmap-disable", data: { node: disk.node, name: disk.oldBitmap } }]
+      : []),
   ]);
   return { name: "transaction", execute: "transaction", arguments: { actions: [...backups, ...bitmaps] } };
 }
@@ -136,7 +147,9 @@ function rejoinBitmaps(disk: DiskPlan): readonly QmpStep[] {
       ]
     : [remove];
   // All or nothing: once the new bitmap is gone, a repeat finds it missing and that is the proof that it was done.
-  return [{ name: `rejoin-bitmaps-${disk.scratch.name}`, execute: "transaction", arguments: { actions }, tolerate: GONE }];
+  return [
+    { name: `rejoin-bitmaps-${disk.scratch.name}`, execute: "transaction", arguments: { actions }, tolerate: GONE },
+  ];
 }
 
 function endJob(disk: DiskPlan): readonly QmpStep[] {

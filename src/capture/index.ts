@@ -1,0 +1,3 @@
+export type { CaptureDeps } from "./deps.ts";
+export { createCaptures } from "./engine.ts";
+export { ownNode } from "./take.ts";

@@ -1,0 +1,108 @@
+/** From a job to a point in time: look, plan, write the plan down, prepare, and let the guard take it. */
+import { type DiskUid, StillpointError } from "../base/index.ts";
+import type { CaptureHooks, CaptureJob } from "../domain/index.ts";
+import type { CaptureId } from "../guard/protocol.ts";
+import { type CaptureDeps, guardStep, server8 } from "./deps.ts";
+import { decideMode } from "./mode.ts";
+import { type CapturePlan, type PlannedDisk, planCapture } from "./plan.ts";
+import { requireTaken, type StoredPlan } from "./state.ts";
+import { exportSteps, giveUpSteps, prepareSteps, transactionStep } from "./steps.ts";
+
+/** The frozen source exists and is exported when this returns; the caller undoes the capture when it throws. */
+export async function takePointInTime(
+  deps: CaptureDeps,
+  job: CaptureJob,
+  hooks: CaptureHooks,
+  signal: AbortSignal,
+): Promise<CapturePlan> {
+  const capture = job.intent.capture as CaptureId;
+  const facts = await deps.guard.call("vm.inspect", { vm: job.vm.vmUid });
+  const mode = decideMode(job.point.requestedMode, facts);
+  const plan = planCapture({
+    capture,
+    server8: server8(deps),
+    facts,
+    disks: job.disks.map(({ disk }): PlannedDisk => {
+      const node = facts.disks.find(
+        (candidate) => candidate.node === ownNode(disk.diskUid) || samePath(candidate.path, disk.path),
+      );
+      return {
+        diskUid: disk.diskUid,
+        name: disk.name,
+        node: node?.node ?? "",
+        anchor: job.anchors.get(disk.diskUid) ?? null,
+      };
+    }),
+    freeze: mode.freeze,
+    modeReason: mode.reason,
+  });
+  const stored: StoredPlan = { way: "online", plan };
+  await hooks.savePlan(stored);
+  await deps.probe?.("plan-saved", "after");
+  await openCapture(deps, plan);
+  signal.throwIfAborted();
+  await prepare(deps, plan);
+  signal.throwIfAborted();
+  const instant = await guardStep(
+    deps,
+    "instant",
+    "capture.instant",
+    {
+      capture,
+      transaction: transactionStep(plan),
+      freeze: plan.freeze ? { deadlineMs: deps.freezeMs } : null,
+      statuses: [plan.status],
+    },
+    INSTANT_MS,
+  );
+  await hooks.taken(instant.takenAt);
+  const state = await deps.guard.call("capture.check", { capture });
+  requireTaken(state);
+  return plan;
+}
+
+/** Freeze (≤ 30 s), transaction and thaw have deadlines of their own in the guard; this only outlasts them. */
+const INSTANT_MS = 120_000;
+
+/** The node name an own VM's disk always has. */
+export function ownNode(disk: DiskUid): string {
+  return `d-${disk.replaceAll("-", "").slice(0, 12)}`;
+}
+
+function samePath(reported: string, known: string | null): boolean {
+  return known !== null && reported === known;
+}
+
+async function openCapture(deps: CaptureDeps, plan: CapturePlan): Promise<void> {
+  await guardStep(deps, "open", "capture.open", {
+    capture: plan.capture,
+    vm: plan.vm,
+    incarnation: plan.incarnation,
+    giveUp: giveUpSteps(plan),
+    jobs: plan.disks.filter((disk) => disk.method === "pull").map((disk) => disk.names.job),
+    silenceMs: deps.silenceMs,
+  });
+}
+
+async function prepare(deps: CaptureDeps, plan: CapturePlan): Promise<void> {
+  const paths: Record<string, string> = {};
+  for (const disk of plan.disks) {
+    const { path } = await guardStep(deps, `scratch-${disk.scratch.name}`, "capture.scratch", {
+      capture: plan.capture,
+      scratch: disk.scratch,
+    });
+    paths[disk.scratch.name] = path;
+  }
+  for (const step of prepareSteps(plan, paths))
+    await guardStep(deps, step.name, "capture.step", { capture: plan.capture, step });
+}
+
+/** Opens the frozen sources for reading; says where. Repeatable, so a restarted service calls it again. */
+export async function serve(deps: CaptureDeps, plan: CapturePlan): Promise<string | null> {
+  const steps = exportSteps(plan);
+  if (steps.length === 0) return null;
+  const { socket } = await guardStep(deps, "serve", "capture.serve", { capture: plan.capture });
+  for (const step of steps) await guardStep(deps, step.name, "capture.step", { capture: plan.capture, step });
+  if (!socket) throw new StillpointError("InternalError", "The guard named no NBD socket.");
+  return socket;
+}
