@@ -18,3 +18,8 @@ export type OperationId = Brand<string, "OperationId">;
 export function idKey(id: ResourceId): IdKey {
   return id.toLowerCase() as IdKey;
 }
+
+/** The QEMU node name of a disk's format node on an own VM: stable for the disk's life, within QEMU's 31 characters. */
+export function diskNode(uid: DiskUid): string {
+  return `d-${uid.replaceAll("-", "").slice(0, 12)}`;
+}

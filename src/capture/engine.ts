@@ -32,6 +32,8 @@ async function run(deps: CaptureDeps, job: CaptureJob, hooks: CaptureHooks, sign
     const plan = await takePointInTime(deps, job, hooks, signal);
     return await finishCapture(deps, job, plan, hooks, signal);
   } catch (error) {
+    // Called off from above: whether it goes on later or is given up is not for us to say.
+    signal.throwIfAborted();
     await undo(deps, job.intent, error);
     throw error;
   }
@@ -54,6 +56,8 @@ async function resume(
     if (state.instant) await hooks.taken(state.instant.takenAt);
     return await finishCapture(deps, job, stored.plan, hooks, signal);
   } catch (error) {
+    // Called off from above: whether it goes on later or is given up is not for us to say.
+    signal.throwIfAborted();
     await undo(deps, job.intent, error);
     throw error;
   }

@@ -1,3 +1,2 @@
 export type { CaptureDeps } from "./deps.ts";
 export { createCaptures } from "./engine.ts";
-export { ownNode } from "./take.ts";

@@ -1,5 +1,5 @@
 /** From a job to a point in time: look, plan, write the plan down, prepare, and let the guard take it. */
-import { type DiskUid, StillpointError } from "../base/index.ts";
+import { diskNode, StillpointError } from "../base/index.ts";
 import type { CaptureHooks, CaptureJob } from "../domain/index.ts";
 import type { CaptureId } from "../guard/protocol.ts";
 import { type CaptureDeps, guardStep, server8 } from "./deps.ts";
@@ -24,7 +24,7 @@ export async function takePointInTime(
     facts,
     disks: job.disks.map(({ disk }): PlannedDisk => {
       const node = facts.disks.find(
-        (candidate) => candidate.node === ownNode(disk.diskUid) || samePath(candidate.path, disk.path),
+        (candidate) => candidate.node === diskNode(disk.diskUid) || samePath(candidate.path, disk.path),
       );
       return {
         diskUid: disk.diskUid,
@@ -63,11 +63,6 @@ export async function takePointInTime(
 
 /** Freeze (≤ 30 s), transaction and thaw have deadlines of their own in the guard; this only outlasts them. */
 const INSTANT_MS = 120_000;
-
-/** The node name an own VM's disk always has. */
-export function ownNode(disk: DiskUid): string {
-  return `d-${disk.replaceAll("-", "").slice(0, 12)}`;
-}
 
 function samePath(reported: string, known: string | null): boolean {
   return known !== null && reported === known;

@@ -1,0 +1,1 @@
+export { createMachines } from "./machines.ts";
