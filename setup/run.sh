@@ -1,0 +1,64 @@
+#!/bin/sh
+# sh setup/run.sh quickstart|install|test|long [ARGUMENTS]: says what will be installed, installs what is missing, runs it.
+set -eu
+umask 022
+setup=$(cd "$(dirname "$0")" && pwd)
+repo=$(dirname "$setup")
+node="$repo/node_modules/.bin/node"
+# mkfs.ext4, debugfs and their like are not in an ordinary user's PATH
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+export PATH
+. "$setup/lib.sh"
+
+mode=${1:-}
+[ $# -eq 0 ] || shift
+case "$mode" in
+  quickstart | install) groups="run" ;;
+  test | long) groups="run test" ;;
+  *) die "usage: sh setup/run.sh quickstart|install|test|long" ;;
+esac
+
+announce() {
+  missing=$(missing_packages $groups)
+  if [ -n "$missing" ]; then
+    say "these Debian packages will be installed with apt-get:"
+    describe_packages $missing
+  fi
+  modules_are_current || say "npm packages will be installed into $repo/node_modules"
+  if is_root; then
+    id -u stillpoint >/dev/null 2>&1 || say "an unprivileged user 'stillpoint' will be made (no shell, no password)"
+    case "$mode" in
+      quickstart | install) say "the program goes to /opt/stillpoint, its data to /var/lib/stillpoint" ;;
+    esac
+  fi
+}
+
+announce
+case "$mode" in
+  quickstart | install)
+    is_root || die "Installing needs root; afterwards nothing runs as root." "run: sudo npm run $mode"
+    ;;
+esac
+ensure_packages $groups
+ensure_modules
+if is_root; then ensure_user; fi
+
+case "$mode" in
+  install)
+    program=$("$node" "$setup/install.ts")
+    say "installed in $program; see docs/operations.md for the configuration and the systemd units"
+    ;;
+  quickstart)
+    "$node" "$setup/guest/build.ts"
+    program=$("$node" "$setup/install.ts")
+    # from here on nothing is root
+    cd /
+    exec setpriv --reuid stillpoint --regid stillpoint --init-groups env HOME=/var/lib/stillpoint \
+      "$program/node_modules/.bin/node" "$program/src/programs/quickstart.ts" "$@"
+    ;;
+  test | long)
+    "$node" "$setup/guest/build.ts"
+    cd "$repo"
+    exec "$node" "$setup/test.ts" "$mode" "$@"
+    ;;
+esac
