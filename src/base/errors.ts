@@ -43,6 +43,7 @@ export const ERROR_STATUS = {
   RepositoryDamaged: 500,
   RepositoryFenced: 503,
   KeyMismatch: 500,
+  ServiceUnavailable: 503,
   InternalError: 500,
 } as const;
 
