@@ -170,6 +170,11 @@ export interface Domain {
   listPoints(collectionId: ResourceId, page: PageOptions): Promise<Page<RestorePoint>>;
   /** While Creating: cancels cleanly (abandon) and deletes. */
   deletePoint(id: ResourceId): Promise<Deleted>;
+  /**
+   * Cancels a point that is being created and removes it, as deletePoint does. OperationNotAllowed once it has
+   * succeeded (decided inside the transaction): giving up must never cost a restorable point.
+   */
+  abandonPoint(id: ResourceId): Promise<Deleted>;
   getDiskRestorePoint(
     pointId: ResourceId,
     name: string,

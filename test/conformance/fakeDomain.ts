@@ -319,6 +319,11 @@ export function fakeDomain(): FakeDomain {
     async deletePoint(id) {
       return remove(points, "point-delete", id);
     },
+    async abandonPoint(id) {
+      if (found(points, id).state === "Succeeded")
+        throw new StillpointError("OperationNotAllowed", "The restore point has succeeded.", { remedy: "Delete it." });
+      return remove(points, "point-delete", id);
+    },
     async getDiskRestorePoint(pointId, name) {
       const point = found(points, pointId);
       const disk = point.disks.find((one) => one.name.toLowerCase() === name.toLowerCase());

@@ -1,6 +1,6 @@
 import type { Domain, RestorePoint } from "../../domain/index.ts";
 import { fill } from "../arm/ids.ts";
-import { ok, type Route } from "../arm/routes.ts";
+import { deleted, ok, type Route } from "../arm/routes.ts";
 import { pointProvisioningState } from "../resources/common.ts";
 import { POINT_TEMPLATE } from "../resources/restorePoints.ts";
 
@@ -33,6 +33,13 @@ export function recordRoutes(domain: Domain): Route[] {
       type: "records",
       families: ["stillpoint"],
       handle: async ({ parameters }) => ok(recordBody(await domain.getPoint(fill(POINT_TEMPLATE, parameters)))),
+    },
+    {
+      method: "POST",
+      template: `${POINT_TEMPLATE}/providers/Stillpoint.Capture/abandon`,
+      type: "captures",
+      families: ["stillpoint"],
+      handle: async ({ parameters }) => deleted(await domain.abandonPoint(fill(POINT_TEMPLATE, parameters))),
     },
   ];
 }
