@@ -2,6 +2,7 @@
 import { StillpointError } from "../base/index.ts";
 import type { Captured, CaptureHooks, CaptureJob, Captures, Intent } from "../domain/index.ts";
 import type { CaptureId } from "../guard/protocol.ts";
+import type { PointWriter } from "../repository/index.ts";
 import { atStep, type CaptureDeps } from "./deps.ts";
 import { finishCapture } from "./finish.ts";
 import { captureOffline } from "./offline.ts";
@@ -9,52 +10,86 @@ import { interrupted, requireTaken, type StoredPlan, stateOf } from "./state.ts"
 import { releaseSteps } from "./steps.ts";
 import { takePointInTime } from "./take.ts";
 
+/** Points that are copied but not committed, by capture: an open writer keeps what it wrote from being collected. */
+type Writers = Map<string, PointWriter>;
+
 export function createCaptures(deps: CaptureDeps): Captures {
+  const writers: Writers = new Map();
+  const letGo = async (intent: Intent) => {
+    await writers.get(intent.capture)?.close();
+    writers.delete(intent.capture);
+  };
   return {
-    run: (job, hooks, signal) => run(deps, job, hooks, signal),
-    release: (intent) => release(deps, intent),
-    giveUp: (intent, reason) => giveUp(deps, intent, reason),
+    run: async (job, hooks, signal) => {
+      const writer = await deps.repository.beginPoint();
+      writers.set(job.intent.capture, writer);
+      try {
+        return await (job.resumed ? resume : begin)(deps, job, writer, hooks, signal);
+      } catch (error) {
+        await letGo(job.intent);
+        throw error;
+      }
+    },
+    release: async (intent) => {
+      await letGo(intent);
+      await release(deps, intent);
+    },
+    giveUp: async (intent, reason) => {
+      await letGo(intent);
+      await giveUp(deps, intent, reason);
+    },
   };
 }
 
-async function run(deps: CaptureDeps, job: CaptureJob, hooks: CaptureHooks, signal: AbortSignal): Promise<Captured> {
-  const stored = job.intent.plan as StoredPlan | null;
-  if (job.resumed) return resume(deps, job, stored, hooks, signal);
+async function begin(
+  deps: CaptureDeps,
+  job: CaptureJob,
+  writer: PointWriter,
+  hooks: CaptureHooks,
+  signal: AbortSignal,
+): Promise<Captured> {
   const vm = (await deps.guard.call("vm.list", {})).find((candidate) => candidate.vm === job.vm.vmUid);
   if (!vm || vm.process === "down") {
     if (job.vm.control === "adopted")
       throw new StillpointError("HypervisorUnavailable", "The adopted virtual machine's QEMU has ended.", {
         remedy: "Start it and import it again, or release it.",
       });
-    return captureOffline(deps, job, hooks, signal);
+    return captureOffline(deps, job, writer, hooks, signal);
   }
-  try {
+  return orUndone(deps, job, signal, async () => {
     const plan = await takePointInTime(deps, job, hooks, signal);
-    return await finishCapture(deps, job, plan, hooks, signal);
-  } catch (error) {
-    // Called off from above: whether it goes on later or is given up is not for us to say.
-    signal.throwIfAborted();
-    await undo(deps, job.intent, error);
-    throw error;
-  }
+    return finishCapture(deps, job, plan, writer, hooks, signal);
+  });
 }
 
 /** After a restart of the service: the copy goes on where the frozen source is still there; else the point fails. */
-async function resume(
+function resume(
   deps: CaptureDeps,
   job: CaptureJob,
-  stored: StoredPlan | null,
+  writer: PointWriter,
   hooks: CaptureHooks,
   signal: AbortSignal,
 ): Promise<Captured> {
-  try {
+  const stored = job.intent.plan as StoredPlan | null;
+  return orUndone(deps, job, signal, async () => {
     if (stored?.way !== "online") throw interrupted("before its point in time was secured");
     const state = await stateOf(deps, stored.plan.capture);
     if (!state || state.phase === "open" || state.phase === "instant")
       throw interrupted("before its point in time was taken");
     requireTaken(state);
     if (state.instant) await hooks.taken(state.instant.takenAt);
-    return await finishCapture(deps, job, stored.plan, hooks, signal);
+    return finishCapture(deps, job, stored.plan, writer, hooks, signal);
+  });
+}
+
+async function orUndone<T>(
+  deps: CaptureDeps,
+  job: CaptureJob,
+  signal: AbortSignal,
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await work();
   } catch (error) {
     // Called off from above: whether it goes on later or is given up is not for us to say.
     signal.throwIfAborted();

@@ -25,10 +25,10 @@ export async function finishCapture(
   deps: CaptureDeps,
   job: CaptureJob,
   plan: CapturePlan,
+  writer: PointWriter,
   hooks: CaptureHooks,
   signal: AbortSignal,
 ): Promise<Captured> {
-  const writer = await deps.repository.beginPoint();
   const lost = new AbortController();
   const watch = watchSource(deps, plan, lost);
   const both = AbortSignal.any([signal, lost.signal]);
@@ -46,7 +46,6 @@ export async function finishCapture(
     throw lost.signal.aborted ? lost.signal.reason : error;
   } finally {
     watch.stop();
-    await writer.close();
   }
 }
 

@@ -4,6 +4,7 @@ import type { DiskUid } from "../base/index.ts";
 import { StillpointError } from "../base/index.ts";
 import type { Captured, CaptureHooks, CaptureJob } from "../domain/index.ts";
 import { connectNbd, type NbdClient } from "../nbd/index.ts";
+import type { PointWriter } from "../repository/index.ts";
 import type { CaptureDeps } from "./deps.ts";
 import { type DiskOutcome, type DiskWay, storeDisk } from "./disk.ts";
 import { decideMode } from "./mode.ts";
@@ -23,6 +24,7 @@ interface Source {
 export async function captureOffline(
   deps: CaptureDeps,
   job: CaptureJob,
+  writer: PointWriter,
   hooks: CaptureHooks,
   signal: AbortSignal,
 ): Promise<Captured> {
@@ -30,7 +32,6 @@ export async function captureOffline(
   const stored: StoredPlan = { way: "offline" };
   await hooks.savePlan(stored);
   const sources: Source[] = [];
-  const writer = await deps.repository.beginPoint();
   try {
     for (const image of imagesOf(job)) sources.push(await openSource(deps, job, image));
     const takenAt = deps.clock.now().toISOString();
@@ -59,7 +60,6 @@ export async function captureOffline(
     );
   } finally {
     for (const source of sources) await source.close();
-    await writer.close();
   }
 }
 
@@ -116,7 +116,7 @@ async function copyAll(
   deps: CaptureDeps,
   job: CaptureJob,
   sources: readonly Source[],
-  writer: Parameters<typeof storeDisk>[4],
+  writer: PointWriter,
   hooks: CaptureHooks,
   signal: AbortSignal,
 ): Promise<readonly DiskOutcome[]> {

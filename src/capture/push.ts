@@ -52,6 +52,7 @@ export async function openStaging(
     await guardStep(deps, step.name, "capture.step", { capture: plan.capture, step });
   const path = (await stateOf(deps, plan.capture))?.scratch[disk.scratch.name];
   if (path === undefined) throw new StillpointError("VMRestorePointInternalError", "The staging file is gone.");
+  await deps.probe?.(`staging-${disk.scratch.name}`, "before");
   return readImage(deps, { path, format: "qcow2" }, use);
 }
 
