@@ -1,5 +1,6 @@
 #!/bin/sh
-# sh setup/run.sh quickstart|install|test|long [ARGUMENTS]: says what will be installed, installs what is missing, runs it.
+# sh setup/run.sh quickstart|install|prepare|test|long [ARGUMENTS]
+# Says what will be installed, installs what is missing, and runs it.
 set -eu
 umask 022
 setup=$(cd "$(dirname "$0")" && pwd)
@@ -14,8 +15,8 @@ mode=${1:-}
 [ $# -eq 0 ] || shift
 case "$mode" in
   quickstart | install) groups="run" ;;
-  test | long) groups="run test" ;;
-  *) die "usage: sh setup/run.sh quickstart|install|test|long" ;;
+  prepare | test | long) groups="run test" ;;
+  *) die "usage: sh setup/run.sh quickstart|install|prepare|test|long" ;;
 esac
 
 announce() {
@@ -55,6 +56,9 @@ case "$mode" in
     cd /
     exec setpriv --reuid stillpoint --regid stillpoint --init-groups env HOME=/var/lib/stillpoint \
       "$program/node_modules/.bin/node" "$program/src/programs/quickstart.ts" "$@"
+    ;;
+  prepare)
+    "$node" "$setup/guest/build.ts"
     ;;
   test | long)
     "$node" "$setup/guest/build.ts"
