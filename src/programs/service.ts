@@ -17,6 +17,7 @@ import { createMachines } from "../machines/index.ts";
 import { createRestores } from "../recovery/index.ts";
 import { createJournal, openRepository } from "../repository/index.ts";
 import { crashProbe } from "./crash.ts";
+import { startUpkeep } from "./upkeep.ts";
 
 const clock = systemClock;
 const random = systemRandom;
@@ -108,9 +109,11 @@ async function main(): Promise<void> {
   const { url } = await api.listen(config.listen.host, config.listen.port);
   await writeClientFile(dataDir, { url, tokenFile: token.path, caFile: certificate.caFile });
   log.info({ url, region: config.region, repository: repository.repositoryId }, "the service is ready");
+  const upkeep = startUpkeep(catalog, repository, clock, log);
   await untilAskedToStop();
   log.info({}, "stopping");
   await api.close();
+  await upkeep.stop();
   await domain.close();
   await guard.close();
   await repository.close();
