@@ -71,7 +71,9 @@ function found<T>(map: ReadonlyMap<string, T>, id: ResourceId): T {
   return value;
 }
 
-export function fakeDomain(): FakeDomain {
+/** `finishAfterPolls`: operations end by themselves when they have been looked at so often. */
+export function fakeDomain({ finishAfterPolls = Number.POSITIVE_INFINITY } = {}): FakeDomain {
+  const polls = new Map<string, number>();
   const groups = new Map<string, ResourceGroup>();
   const disks = new Map<string, Disk>();
   const vms = new Map<string, Vm>();
@@ -337,7 +339,11 @@ export function fakeDomain(): FakeDomain {
     async getOperation(id) {
       const operation = operations.get(id);
       if (!operation) throw new StillpointError("NotFound", `There is no operation '${id}'.`);
-      return operation;
+      const seen = (polls.get(id) ?? 0) + 1;
+      polls.set(id, seen);
+      if (operation.status === "InProgress" && seen > finishAfterPolls)
+        this.finish(id, undefined, { disks: [operation.resourceId], vm: null, notRestored: [] });
+      return operations.get(id) ?? operation;
     },
     health: () => ({ readOnly: null, alarms: [] }),
   };
