@@ -5,6 +5,6 @@ export * from "./durable.ts";
 export * from "./errors.ts";
 export * from "./ids.ts";
 export * from "./lines.ts";
+export * from "./probe.ts";
 export * from "./random.ts";
 export * from "./spawn.ts";
-export * from "./probe.ts";

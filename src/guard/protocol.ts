@@ -6,6 +6,7 @@
  * them runs. So it can give a capture up alone, while the service is dead, hung or silent.
  */
 import type { Brand, Bytes, VmUid } from "../base/index.ts";
+import type { MachineSpec, QemuFacts } from "../hypervisors/qemu/index.ts";
 
 /** Spoken by both sides. A side accepts its own number, one lower and one higher. */
 export const GUARD_PROTOCOL_VERSION = 1;
@@ -17,114 +18,26 @@ export type Incarnation = Brand<string, "Incarnation">;
 
 // ---------------------------------------------------------------- machines
 
-export type DiskFormat = "raw" | "qcow2";
-export type DiskBus = "virtio-blk" | "virtio-scsi";
-
-export interface MachineDisk {
-  /** Node name of the format node, `d-{12 hex}`; its protocol node is `f-{12 hex}`. Stable for the disk's life. */
-  readonly node: string;
-  readonly path: string;
-  readonly format: DiskFormat;
-  readonly bus: DiskBus;
-  /** ≤ 20 characters of [A-Za-z0-9_-]; what the guest sees as the disk's serial. */
-  readonly serial: string;
-  /** Whether the disk has an iothread of its own (virtio-blk) or sits on the controller that has one (virtio-scsi). */
-  readonly iothread: boolean;
-  /** Boot order, 1 first; absent: not bootable. */
-  readonly bootIndex?: number;
-}
-
-export interface MachineNic {
-  readonly mac: string;
-  readonly model: "virtio-net-pci" | "e1000";
-}
-
-/** All that an equal machine needs. Closed values only: no string of a user reaches QEMU's command line unchecked. */
-export interface MachineSpec {
-  readonly vm: VmUid;
-  readonly machineType: "q35" | "pc";
-  /** `max` under TCG, `host` under KVM when `default`. */
-  readonly cpuModel: "default" | "max" | "qemu64";
-  readonly vcpus: number;
-  readonly memoryMiB: number;
-  readonly firmware: { readonly kind: "bios" } | { readonly kind: "uefi"; readonly varsPath: string };
-  readonly disks: readonly MachineDisk[];
-  readonly nics: readonly MachineNic[];
-}
-
-export interface BitmapFacts {
-  readonly name: string;
-  readonly recording: boolean;
-  readonly inconsistent: boolean;
-  readonly persistent: boolean;
-  readonly granularityBytes: Bytes;
-  readonly dirtyBytes: Bytes;
-}
-
-export interface DiskFacts {
-  /** Top format node, below any filter. What `blockdev-backup` and the bitmap commands name. */
-  readonly node: string;
-  /** The device's qom path or id: what a user recognises. */
-  readonly device: string;
-  /** Host path of the image, as QEMU reports it; hostile for adopted VMs. Empty when it is no file. */
-  readonly path: string;
-  readonly format: string;
-  readonly qcow2Version: 2 | 3 | null;
-  /** QEMU's virtual size: a multiple of 512. */
-  readonly sizeBytes: Bytes;
-  /** Bytes allocated on the host, for sizing a staging file. */
-  readonly allocatedBytes: Bytes;
-  readonly iothread: boolean;
-  readonly readOnly: boolean;
-  readonly serial: string;
-  readonly bootIndex: number | null;
-  /** What stands between the device and `node` (filters, throttles), by driver. Non-empty: do not touch. */
-  readonly filters: readonly string[];
-  readonly bitmaps: readonly BitmapFacts[];
-  /** True when the device answers a failed write by stopping the VM for every error, not for ENOSPC alone. */
-  readonly stopsOnWriteError: boolean;
-}
-
-export interface NvramFacts {
-  readonly node: string;
-  readonly sizeBytes: Bytes;
-  readonly path: string;
-}
+export type {
+  AdoptedMachine,
+  BitmapFacts,
+  DiskBus,
+  DiskFacts,
+  DiskFormat,
+  MachineDisk,
+  MachineNic,
+  MachineSpec,
+  NvramFacts,
+} from "../hypervisors/qemu/index.ts";
 
 /** What one QEMU process says of itself right now. */
-export interface VmFacts {
+export interface VmFacts extends QemuFacts {
   readonly vm: VmUid;
   readonly kind: "own" | "adopted";
   readonly incarnation: Incarnation;
   readonly pid: number | null;
-  /** Such as `7.2.22` or `10.0.13`. */
-  readonly qemuVersion: string;
-  /** QMP run state: `running`, `paused`, `shutdown`, `postmigrate`, `io-error` … */
-  readonly status: string;
-  readonly migrating: boolean;
-  readonly accelerator: "kvm" | "tcg";
-  /** `connected`: the channel is open and the agent answered a sync within 3 s. */
+  /** `connected`: the channel is open and the agent answered a sync within 3 s. `absent`: no channel, or nobody in it. */
   readonly agent: "connected" | "silent" | "absent";
-  readonly disks: readonly DiskFacts[];
-  readonly nvram: NvramFacts | null;
-  /** Names seen in QEMU; foreign ones included, for comparison before and after. */
-  readonly jobs: readonly string[];
-  readonly exports: readonly string[];
-  readonly nodes: readonly string[];
-  /** What a point cannot carry: `tpm`, `vfio-pci`, … with the device id. */
-  readonly uncapturable: readonly string[];
-  /** Machine, CPU and NICs as far as QMP tells (adopted VMs), for the record and an equal restore. */
-  readonly machine: AdoptedMachine | null;
-}
-
-export interface AdoptedMachine {
-  readonly machineType: string;
-  readonly cpuModel: string;
-  readonly vcpus: number;
-  readonly memoryMiB: number;
-  readonly firmware: "bios" | "uefi";
-  readonly disks: readonly { readonly node: string; readonly bus: DiskBus | "other" }[];
-  readonly nics: readonly { readonly mac: string; readonly model: string }[];
 }
 
 export type ProcessState =
@@ -244,7 +157,14 @@ export interface CaptureState {
  * `{code, message}` of the table in base/errors.
  */
 export interface GuardCalls {
-  hello: { params: { version: number }; result: { version: number; guardPid: number; startedAt: string } };
+  /**
+   * The first call of a connection. With `events` the guard also tells its events: those after the given one when it
+   * still has them, else (or with null) every present state once, and then what happens.
+   */
+  hello: {
+    params: { version: number; events?: { epoch: string; after: number } | null };
+    result: { version: number; guardPid: number; startedAt: string };
+  };
 
   /** Starts QEMU for an own VM, or wakes the one that is there (guest off or paused: reset and continue). */
   "vm.start": { params: { spec: MachineSpec }; result: VmState };
@@ -306,4 +226,4 @@ export interface Guard {
   close(): Promise<void>;
 }
 
-export { connectGuard } from "./client.ts";
+export { type ConnectGuardOptions, connectGuard, guardSocketPath } from "./client.ts";

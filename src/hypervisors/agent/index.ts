@@ -1,0 +1,1 @@
+export { type AgentOptions, connectAgent, type GuestAgent } from "./client.ts";
