@@ -17,7 +17,8 @@ const MAY_IMPORT = {
   capture: ["base", "domain", "guard", "nbd", "images", "repository", "hypervisors"],
   recovery: ["base", "domain", "guard", "nbd", "images", "repository", "hypervisors"],
   api: ["base", "domain"],
-  programs: ["base", "config", "keys", "domain", "images", "hypervisors", "guard", "repository", "catalog", "machines", "capture", "recovery", "api"],
+  cli: ["base"],
+  programs: ["base", "config", "keys", "domain", "images", "hypervisors", "guard", "repository", "catalog", "machines", "capture", "recovery", "api", "cli"],
 };
 
 /** What outsiders may import of a folder. The guard's wire is public; its process is started by its program only. */

@@ -1,11 +1,12 @@
 /**
- * `node setup/install.ts` (as root): copies the program to /opt/stillpoint/{version} and prints that folder.
+ * `node setup/install.ts [--current]` (as root): copies the program to /opt/stillpoint/{version} and prints that folder.
+ * With --current, /opt/stillpoint/current points there afterwards: that is what the systemd units start.
  *
  * A copy, because a clone may lie where the unprivileged user cannot read, and because what runs as a service must not
  * change when somebody edits a work tree.
  */
 import { readFileSync } from "node:fs";
-import { mkdir, rename, rm } from "node:fs/promises";
+import { mkdir, rename, rm, symlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { copyProgram, installedContent, programContent } from "./program.ts";
 
@@ -23,5 +24,10 @@ if (installedContent(target) !== content) {
   await rename(target, old).catch(() => {});
   await rename(fresh, target);
   await rm(old, { recursive: true, force: true });
+}
+if (process.argv.includes("--current")) {
+  const link = join("/opt/stillpoint", `.current-${process.pid}`);
+  await symlink(version, link);
+  await rename(link, "/opt/stillpoint/current");
 }
 console.log(target);

@@ -19,6 +19,19 @@ case "$mode" in
   *) die "usage: sh setup/run.sh quickstart|install|prepare|test|long" ;;
 esac
 
+# install_service PROGRAM: configuration, folders and units for a service in earnest; never overwrites a configuration.
+install_service() {
+  [ -e /etc/stillpoint/config.yaml ] ||
+    install -D -o root -g stillpoint -m 0640 "$setup/config.example.yaml" /etc/stillpoint/config.yaml
+  for folder in repository keys capture pools pools/main; do
+    install -d -o stillpoint -g stillpoint -m 0700 "/var/lib/stillpoint/$folder"
+  done
+  install -D -m 0644 -t /etc/systemd/system "$repo/systemd/stillpoint-guard.service" "$repo/systemd/stillpoint.service"
+  ln -sfn /opt/stillpoint/current/bin/stillpoint /usr/local/bin/stillpoint
+  say "installed in $1; the configuration is /etc/stillpoint/config.yaml"
+  say "to start it: systemctl daemon-reload && systemctl enable --now stillpoint-guard stillpoint"
+}
+
 announce() {
   missing=$(missing_packages $groups)
   if [ -n "$missing" ]; then
@@ -37,7 +50,7 @@ announce() {
 announce
 case "$mode" in
   quickstart | install)
-    is_root || die "Installing needs root; afterwards nothing runs as root." "run: sudo npm run $mode"
+    is_root || die "Installing needs root; afterwards nothing runs as root." "run: sudo sh setup/run.sh $mode"
     ;;
 esac
 ensure_packages $groups
@@ -46,8 +59,8 @@ if is_root; then ensure_user; fi
 
 case "$mode" in
   install)
-    program=$("$node" "$setup/install.ts")
-    say "installed in $program; see docs/operations.md for the configuration and the systemd units"
+    program=$("$node" "$setup/install.ts" --current)
+    install_service "$program"
     ;;
   quickstart)
     "$node" "$setup/guest/build.ts"

@@ -38,7 +38,6 @@ export function closing(site: QuickstartSite, result: WalkResult, command: strin
   ];
   const group = names.group.split("/").at(-1);
   const at = `-g ${group} --collection-name ${names.collection.split("/").at(-1)}`;
-  const asUser = `sudo -u stillpoint ${command}`;
   return [
     "",
     ...table(rows),
@@ -47,9 +46,9 @@ export function closing(site: QuickstartSite, result: WalkResult, command: strin
     ...result.points.map(({ name }) => `  GET ${pointId(names, name)}/providers/Stillpoint.Capture/records/default`),
     "",
     "Guard and service go on running; the restored VM is switched off, its points stay. To go on:",
-    `  export STILLPOINT_CLIENT=${join(site.dataDir, "client.json")}`,
-    `  ${asUser} restore-point list ${at} -o table`,
-    `  ${asUser} vm start -g ${group} -n ${names.restoredVm.split("/").at(-1)}`,
+    `  export STILLPOINT_DATA_DIR=${site.dataDir}`,
+    `  ${command} restore-point list ${at} -o table`,
+    `  ${command} vm start -g ${group} -n ${names.restoredVm.split("/").at(-1)}`,
     `Configuration: ${site.config}    Logs: ${site.runDir}`,
     `Copy the key to a safe place, points cannot be read without it: ${join(site.root, "keys/repository.key")}`,
     `To stop guard and service: kill $(cat ${join(site.runDir, "service.pid")} ${join(site.runDir, "guard.pid")})`,

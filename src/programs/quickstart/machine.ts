@@ -7,7 +7,7 @@ import type { ApiClient } from "./client.ts";
 import { connectConsole, type GuestConsole } from "./console.ts";
 import type { QuickstartSite } from "./site.ts";
 
-const SUBSCRIPTION = "/subscriptions/00000000-0000-4000-8000-000000000001";
+const SUBSCRIPTION = "/subscriptions/00000000-0000-0000-0000-000000000001";
 const LOCATION = "local";
 /** Emulated guests on a loaded machine take their time: a boot was 7 s on an idle one. */
 export const SLOW_TIMEOUT_MS = 600_000;

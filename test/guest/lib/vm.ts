@@ -6,7 +6,7 @@ import { MiB, systemClock } from "../../../src/base/index.ts";
 import { connectConsole, type GuestConsole } from "../../../src/programs/quickstart/console.ts";
 import type { Stillpoint } from "./stillpoint.ts";
 
-export const SUBSCRIPTION = "/subscriptions/00000000-0000-4000-8000-000000000001";
+export const SUBSCRIPTION = "/subscriptions/00000000-0000-0000-0000-000000000001";
 /** A guest under emulation on a loaded machine takes its time. */
 export const GUEST_TIMEOUT_MS = 240_000;
 
