@@ -7,6 +7,7 @@ import { join } from "node:path";
 import type { Command } from "commander";
 import { StillpointError, systemClock } from "../../base/index.ts";
 import { openCatalog } from "../../catalog/index.ts";
+import { CliFailure } from "../../cli/index.ts";
 import { loadConfig } from "../../config/index.ts";
 import { rebuildCatalog } from "../../domain/index.ts";
 import { readKeyFile, recoveryKit } from "../../keys/index.ts";
@@ -27,17 +28,29 @@ export function addAdminCommands(program: Command): void {
   const keys = program.command("keys").description("the repository's key");
   withConfig(keys.command("export-recovery-kit"))
     .description("print the repository key as a page to keep in a safe place")
-    .action(exportRecoveryKit);
+    .action(said(exportRecoveryKit));
   const catalog = program.command("catalog").description("the catalog (service stopped)");
   withConfig(catalog.command("rebuild"))
     .description("fill an empty catalog from the repository and its key")
     .requiredOption("--key <file>", "the repository's key file, or a typed-in recovery kit")
-    .action(rebuild);
+    .action(said(rebuild));
   const repository = program.command("repository").description("the repository (service stopped)");
   withConfig(repository.command("verify"))
     .description("read everything; list every damaged object and the points and disks it breaks")
-    .action(verify);
-  withConfig(repository.command("collect")).description("give back the space of deleted points").action(collect);
+    .action(said(verify));
+  withConfig(repository.command("collect")).description("give back the space of deleted points").action(said(collect));
+}
+
+/** An error of ours is said in one line, as the other commands say theirs; anything else is a fault and shows itself. */
+function said<T>(action: (flags: T) => Promise<void>): (flags: T) => Promise<void> {
+  return async (flags) => {
+    try {
+      await action(flags);
+    } catch (error) {
+      if (!(error instanceof StillpointError)) throw error;
+      throw new CliFailure(1, `(${error.code}) ${error.message}`);
+    }
+  };
 }
 
 async function exportRecoveryKit(flags: ConfigFlag): Promise<void> {
