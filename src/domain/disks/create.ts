@@ -7,11 +7,8 @@ import { errorFacts, newOperation } from "../operations/operation.ts";
 import type { Performer } from "../operations/perform.ts";
 import { needRestorable } from "../points/read.ts";
 import type { CatalogReads, CatalogTx, ImageFacts } from "../ports.ts";
+import { checkSize } from "./size.ts";
 import { changeExisting } from "./update.ts";
-
-const SECTOR_BYTES = 512;
-/** Azure's largest managed disk is 32 TiB; ours end where qcow2 with 64 KiB clusters is well tried. */
-const MAX_DISK_BYTES = 64 * 1024 * GiB;
 
 /**
  * Creates a disk (Empty: a new image; Import: a pool file in place; Restore: from a disk restore point), or changes
@@ -176,15 +173,6 @@ function sizeForRestore(sourceBytes: Bytes, wanted: Bytes | null): Bytes {
   throw new StillpointError("InvalidParameter", `The restore point holds ${sourceBytes} bytes, more than ${wanted}.`, {
     target: "properties.diskSizeGB",
     remedy: "Leave the size out, or ask for a larger one.",
-  });
-}
-
-export function checkSize(sizeBytes: Bytes | null): Bytes {
-  if (sizeBytes !== null && sizeBytes > 0 && sizeBytes <= MAX_DISK_BYTES && sizeBytes % SECTOR_BYTES === 0)
-    return sizeBytes;
-  throw new StillpointError("InvalidParameter", "An empty disk needs a size.", {
-    target: "properties.diskSizeGB",
-    remedy: "Give a whole number of GiB from 1 to 65536 (or bytes, a multiple of 512).",
   });
 }
 

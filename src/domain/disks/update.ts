@@ -6,8 +6,8 @@ import { conflict } from "../names.ts";
 import { newOperation, refuseBusy } from "../operations/operation.ts";
 import type { Performer } from "../operations/perform.ts";
 import type { CatalogTx } from "../ports.ts";
-import { checkSize } from "./create.ts";
 import { needDisk, refuseWhileCaptured } from "./read.ts";
+import { checkSize } from "./size.ts";
 
 interface Change {
   readonly tags: Tags | null;

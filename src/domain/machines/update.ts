@@ -6,8 +6,8 @@ import type { AttachedDisk, Disk, MachineConfig, Vm } from "../model.ts";
 import { conflict } from "../names.ts";
 import { newOperation, refuseBusy } from "../operations/operation.ts";
 import type { CatalogTx, VmPower } from "../ports.ts";
+import { attachments, needUnattached, sizeOf, targetOf } from "./attachments.ts";
 import { completeMachine } from "./config.ts";
-import { attachments, needUnattached, sizeOf, targetOf } from "./put.ts";
 import { disksOf, refuseAdopted, refuseWhileCreating } from "./read.ts";
 
 /**
