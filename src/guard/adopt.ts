@@ -2,7 +2,7 @@ import { lstat, realpath } from "node:fs/promises";
 import { dirname, isAbsolute } from "node:path";
 import { StillpointError, type VmUid } from "../base/index.ts";
 import { checkStep } from "./allowed.ts";
-import { type CaptureTools, capturesOf } from "./captures.ts";
+import { type CaptureTools, capturesOf } from "./entries.ts";
 import { type Machine, type MachinePlace, unmarkIncarnation } from "./machine.ts";
 import type { QmpStep } from "./protocol.ts";
 import { runAllSteps } from "./steps.ts";

@@ -6,7 +6,7 @@ const COMMANDS = new Set([
   ...["blockdev-add", "blockdev-del", "transaction", "block-export-add", "block-export-del"],
   ...["block-job-cancel", "job-cancel", "job-dismiss", "block-job-set-speed", "block-set-write-threshold"],
   ...["block-dirty-bitmap-add", "block-dirty-bitmap-remove", "block-dirty-bitmap-enable"],
-  ...["block-dirty-bitmap-disable", "block-dirty-bitmap-merge", "block_resize", "ringbuf-read"],
+  ...["block-dirty-bitmap-disable", "block-dirty-bitmap-merge", "block_resize"],
   ...[
     "query-jobs",
     "query-block-jobs",

@@ -1,54 +1,15 @@
 import { isDeepStrictEqual } from "node:util";
-import { StillpointError, type VmUid } from "../base/index.ts";
+import { StillpointError } from "../base/index.ts";
 import { readJobs } from "../hypervisors/qemu/index.ts";
 import { checkStep } from "./allowed.ts";
-import type { Book } from "./book.ts";
-import type { Announce, GuardOptions } from "./context.ts";
 import type { Endings } from "./endings.ts";
+import { type CaptureTools, captureState, isActive } from "./entries.ts";
 import { takeInstant } from "./instant.ts";
 import type { CaptureEntry } from "./ledger.ts";
-import type { Machines } from "./machines.ts";
-import type { NbdServers } from "./nbd-server.ts";
-import type { CaptureId, CaptureOpen, CaptureState, GuardCalls } from "./protocol.ts";
+import type { CaptureId, CaptureOpen, GuardCalls } from "./protocol.ts";
 import { makeCaptureFolder, makeScratch } from "./scratch.ts";
 import { runStep } from "./steps.ts";
 import type { Watch } from "./watch.ts";
-
-/** What the parts of a capture share. */
-export interface CaptureTools {
-  readonly options: GuardOptions;
-  readonly book: Book;
-  readonly machines: Machines;
-  readonly nbd: NbdServers;
-  readonly announce: Announce;
-}
-
-/** Whether something of the capture may still stand in QEMU, to be guarded and undone. */
-export function isActive(entry: CaptureEntry): boolean {
-  return entry.closing === null && (entry.phase === "open" || entry.phase === "instant" || entry.phase === "taken");
-}
-
-/** Whether QEMU must stay for it. */
-export function needsQemu(entry: CaptureEntry): boolean {
-  return entry.phase !== "lost" && !(entry.phase === "given-up" && entry.undone);
-}
-
-export function capturesOf(book: Book, vm: VmUid): readonly CaptureEntry[] {
-  return [...book.ledger().captures.values()].filter((entry) => entry.open.vm === vm);
-}
-
-export function captureState(tools: Pick<CaptureTools, "nbd">, entry: CaptureEntry): CaptureState {
-  return {
-    capture: entry.open.capture,
-    vm: entry.open.vm,
-    incarnation: entry.open.incarnation,
-    phase: entry.phase,
-    reason: entry.reason,
-    instant: entry.instant,
-    scratch: Object.fromEntries([...entry.scratch].map(([name, { path }]) => [name, path])),
-    nbdSocket: tools.nbd.socketOf(entry.open.vm),
-  };
-}
 
 type Calls = {
   readonly [M in Extract<keyof GuardCalls, `capture.${string}`>]: (

@@ -8,8 +8,8 @@ import {
   systemClock,
   withDeadline,
 } from "../base/index.ts";
-import { GUARD_PROTOCOL_VERSION, type Guard, type GuardCalls, type GuardEvent, type GuardMethod } from "./protocol.ts";
-import { decodeError, encodeLine, MAX_WIRE_LINE_BYTES, type WireError } from "./wire.ts";
+import type { Guard, GuardCalls, GuardEvent, GuardMethod } from "./protocol.ts";
+import { decodeError, encodeLine, GUARD_PROTOCOL_VERSION, MAX_WIRE_LINE_BYTES, type WireError } from "./wire.ts";
 
 /** Where the guard of a data folder listens. */
 export function guardSocketPath(dataDir: string): string {

@@ -1,6 +1,6 @@
 import { StillpointError, type VmUid } from "../base/index.ts";
 import { readJobs } from "../hypervisors/qemu/index.ts";
-import { type CaptureTools, captureState, capturesOf, needsQemu } from "./captures.ts";
+import { type CaptureTools, captureState, capturesOf, needsQemu } from "./entries.ts";
 import type { CaptureEntry } from "./ledger.ts";
 import type { Machine } from "./machine.ts";
 import { quit } from "./power.ts";

@@ -7,24 +7,20 @@ import { adopt, adoptedPlace, release } from "./adopt.ts";
 import { agentState } from "./agents.ts";
 import { checkStep } from "./allowed.ts";
 import { openBook } from "./book.ts";
-import { type CaptureTools, captureCalls, capturesOf, needsQemu } from "./captures.ts";
+import { captureCalls } from "./captures.ts";
 import type { Announce, GuardOptions } from "./context.ts";
 import { createEndings } from "./endings.ts";
+import { type CaptureTools, capturesOf, needsQemu } from "./entries.ts";
 import { createMachine, type Machine, type MachineListener, type MachinePlace } from "./machine.ts";
 import { createMachines } from "./machines.ts";
 import { createNbdServers } from "./nbd-server.ts";
 import { hardOff, launch, quit, readSpec, removeRuntime, softOff, wake } from "./power.ts";
 import { boundLog, findQemu, runtimePaths } from "./process.ts";
-import {
-  GUARD_PROTOCOL_VERSION,
-  type GuardCalls,
-  type GuardMethod,
-  type MachineSpec,
-  type VmFacts,
-} from "./protocol.ts";
+import type { GuardCalls, GuardMethod, MachineSpec, VmFacts } from "./protocol.ts";
 import { runStep } from "./steps.ts";
 import { thawAll } from "./thaw.ts";
 import { createWatch } from "./watch.ts";
+import { GUARD_PROTOCOL_VERSION } from "./wire.ts";
 
 /** The guard without its socket. */
 export interface GuardCore {

@@ -3,7 +3,7 @@ import type { GuestAgent } from "../hypervisors/agent/index.ts";
 import { readStatus } from "../hypervisors/qemu/index.ts";
 import { QmpError } from "../hypervisors/qmp/index.ts";
 import { withAgent } from "./agents.ts";
-import { type CaptureTools, captureState } from "./captures.ts";
+import { type CaptureTools, captureState } from "./entries.ts";
 import type { CaptureEntry } from "./ledger.ts";
 import type { Machine } from "./machine.ts";
 import type { FreezeFacts, InstantFacts, InstantRequest } from "./protocol.ts";

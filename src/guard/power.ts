@@ -23,6 +23,7 @@ export async function launch(machine: Machine, spec: MachineSpec, paths: Runtime
     firmwareCode: options.qemu.firmwareCode,
     qmpSocket: checkSocketPath(paths.qmpSocket),
     agentSocket: checkSocketPath(paths.agentSocket),
+    consoleSocket: checkSocketPath(paths.consoleSocket),
     pidFile: paths.pidFile,
   });
   await mkdir(paths.folder, { recursive: true, mode: 0o700 });

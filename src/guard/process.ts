@@ -11,6 +11,7 @@ export interface RuntimePaths {
   readonly pidFile: string;
   readonly qmpSocket: string;
   readonly agentSocket: string;
+  readonly consoleSocket: string;
   readonly log: string;
 }
 
@@ -25,6 +26,7 @@ export function runtimePaths(dataDir: string, vm: string): RuntimePaths {
     pidFile: join(folder, "qemu.pid"),
     qmpSocket: join(folder, "qmp.sock"),
     agentSocket: join(folder, "qga.sock"),
+    consoleSocket: join(folder, "console.sock"),
     log: join(folder, "qemu.log"),
   };
 }

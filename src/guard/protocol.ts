@@ -8,8 +8,7 @@
 import type { Brand, Bytes, VmUid } from "../base/index.ts";
 import type { MachineSpec, QemuFacts } from "../hypervisors/qemu/index.ts";
 
-/** Spoken by both sides. A side accepts its own number, one lower and one higher. */
-export const GUARD_PROTOCOL_VERSION = 1;
+export { GUARD_PROTOCOL_VERSION } from "./wire.ts";
 
 /** One attempt at a point: never re-used, and part of every name that the attempt leaves in QEMU. */
 export type CaptureId = Brand<string, "CaptureId">;

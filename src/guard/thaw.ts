@@ -1,7 +1,7 @@
 import type { VmUid } from "../base/index.ts";
 import type { GuestAgent } from "../hypervisors/agent/index.ts";
 import { withAgent } from "./agents.ts";
-import type { CaptureTools } from "./captures.ts";
+import type { CaptureTools } from "./entries.ts";
 import type { Machine } from "./machine.ts";
 
 const THAW_MS = 5_000;

@@ -1,6 +1,9 @@
 import { ERROR_STATUS, type ErrorCode, StillpointError } from "../base/index.ts";
 import type { GuardEvent } from "./protocol.ts";
 
+/** Spoken by both sides. A side accepts its own number, one lower and one higher. */
+export const GUARD_PROTOCOL_VERSION = 1;
+
 /** Lines of the wire. A request is answered by a response with its id; events come in between. */
 export interface WireRequest {
   readonly id: number;

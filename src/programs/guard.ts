@@ -1,8 +1,9 @@
 import pino from "pino";
 import { systemClock, systemRandom } from "../base/index.ts";
 import { loadConfig } from "../config/index.ts";
-import { runGuard, SPACE_RULE } from "../guard/run.ts";
+import { runGuard, SPACE_RULE } from "../guard/index.ts";
 import { chooseAccelerator, readAcceleratorFacts } from "../hypervisors/qemu/index.ts";
+import { crashProbe } from "./crash.ts";
 
 const [option, path] = process.argv.slice(2);
 if (option !== "--config" || path === undefined) {
@@ -22,7 +23,7 @@ const guard = await runGuard({
   random: systemRandom,
   log,
   spaceRule: SPACE_RULE,
-  probe: () => {},
+  probe: crashProbe() ?? (() => {}),
 });
 log.info({ socket: guard.socket, pid: process.pid }, "guard ready");
 

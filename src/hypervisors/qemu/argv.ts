@@ -1,4 +1,3 @@
-import { dirname, join } from "node:path";
 import type { Accelerator } from "./accelerator.ts";
 import { checkMachineSpec } from "./spec.ts";
 import type { MachineDisk, MachineNic, MachineSpec } from "./types.ts";
@@ -9,18 +8,12 @@ export interface LaunchSettings {
   readonly firmwareCode: string;
   readonly qmpSocket: string;
   readonly agentSocket: string;
+  readonly consoleSocket: string;
   readonly pidFile: string;
 }
 
 /** Label of the agent's channel in `query-chardev`. */
 export const AGENT_CHARDEV = "qga0";
-/**
- * The serial console: a socket beside the monitor's, so that an operator of the service's user can log in to a guest
- * that has no network. What nobody listens to is dropped, so no guest can fill the host's disk with it.
- */
-export const CONSOLE_CHARDEV = "serial0";
-export const CONSOLE_SOCKET = "console.sock";
-
 const SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
 /**
@@ -63,9 +56,12 @@ function firmware(spec: MachineSpec, settings: LaunchSettings): readonly string[
   ];
 }
 
+/**
+ * The serial line on a socket, so that whoever may open it can log in. What nobody reads is dropped: a guest cannot
+ * fill the host's disk with it.
+ */
 function console_(settings: LaunchSettings): readonly string[] {
-  const socket = join(dirname(settings.qmpSocket), CONSOLE_SOCKET);
-  return ["-chardev", serverSocket(CONSOLE_CHARDEV, socket), "-serial", `chardev:${CONSOLE_CHARDEV}`];
+  return ["-chardev", serverSocket("console", settings.consoleSocket), "-serial", "chardev:console"];
 }
 
 function agent(settings: LaunchSettings): readonly string[] {

@@ -1,5 +1,5 @@
 export { type Accelerator, type AcceleratorFacts, chooseAccelerator, readAcceleratorFacts } from "./accelerator.ts";
-export { AGENT_CHARDEV, CONSOLE_CHARDEV, type LaunchSettings, qemuArguments } from "./argv.ts";
+export { AGENT_CHARDEV, type LaunchSettings, qemuArguments } from "./argv.ts";
 export { type JobFacts, readAgentChannel, readFacts, readJobs, readStatus } from "./facts.ts";
 export { type Json, list as jsonList, object as jsonObject } from "./read.ts";
 export { checkMachineSpec } from "./spec.ts";

@@ -105,9 +105,13 @@ function createSession({ path, onEvent }: QmpOptions) {
   function onMessage(line: Buffer): void {
     const message = parseJsonBounded(line.toString("utf8"));
     if (!isObject(message)) throw new StillpointError("BadRequest", "A QMP message is not an object.");
-    if (isObject(message["QMP"])) return greeting.resolve(versionOf(message["QMP"]));
-    if (typeof message["event"] === "string")
-      return onEvent({ event: message["event"], data: isObject(message["data"]) ? message["data"] : {} });
+    if (isObject(message["QMP"])) greeting.resolve(versionOf(message["QMP"]));
+    else if (typeof message["event"] === "string")
+      onEvent({ event: message["event"], data: isObject(message["data"]) ? message["data"] : {} });
+    else onAnswer(message);
+  }
+
+  function onAnswer(message: Record<string, unknown>): void {
     const waiting = typeof message["id"] === "number" ? pending.get(message["id"]) : undefined;
     // Unmatched: the late answer to a command whose deadline has passed.
     if (!waiting) return;
