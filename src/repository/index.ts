@@ -1,0 +1,3 @@
+export { journalPort } from "./journal-port.ts";
+export { openRepository } from "./open.ts";
+export * from "./types.ts";
