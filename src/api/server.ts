@@ -73,9 +73,7 @@ export function createApi(options: ApiOptions): Api {
     rewriteUrl: (request) => collapseProviderSlashes(request.url ?? "/"),
     frameworkErrors: (error, request, reply) => {
       const bears = tokenCheck(options.token)(request.headers.authorization);
-      const problem = bears
-        ? new StillpointError("BadRequest", `The request's URL is invalid: ${error.message}.`)
-        : unauthenticated(request);
+      const problem = bears ? urlError(error) : unauthenticated(request);
       reply.headers(idHeaders(request, reply));
       void sendError(reply as FastifyReply, request.id, problem, options.log);
     },
@@ -227,6 +225,15 @@ function hostOf(raw: FastifyRequest): string {
   if (/^(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?$/i.test(host)) return host;
   const { localAddress, localPort } = raw.socket;
   return `${localAddress?.includes(":") ? `[${localAddress}]` : localAddress}:${localPort}`;
+}
+
+/** What the router could not read; its own message would send the whole URL back. */
+function urlError(error: { readonly code: string }): StillpointError {
+  return error.code === "FST_ERR_MAX_PARAM_LENGTH"
+    ? new StillpointError("InvalidResourceName", "A name in the path is far too long.", { target: "path" })
+    : new StillpointError("BadRequest", "The path of the request is not valid percent-encoded UTF-8.", {
+        target: "path",
+      });
 }
 
 /** Some clients send `…/providers/Microsoft.Compute//disks/…`; an empty segment elsewhere is a missing name. */

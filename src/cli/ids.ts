@@ -14,11 +14,11 @@ export function versioned(path: string, family: Family, query: Readonly<Record<s
   return `${path}?${new URLSearchParams({ ...query, "api-version": VERSIONS[family] })}`;
 }
 
-/** One segment of a path. An empty name would address the list above it. */
+/** One segment of a path. An empty name, or one of dots alone, would address something above it in the tree. */
 function segment(name: string): string {
   if (name === "") throw new CliFailure(2, "A name must not be empty.");
-  // The service refuses such names with a reason; encoded, they reach it as one segment.
-  return name === "." || name === ".." ? name.replaceAll(".", "%2E") : encodeURIComponent(name);
+  if (name === "." || name === "..") throw new CliFailure(2, `'${name}' is not a name.`);
+  return encodeURIComponent(name);
 }
 
 export const subscriptionPath = (subscription: string) => `/subscriptions/${segment(subscription)}`;

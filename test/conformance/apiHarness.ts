@@ -68,7 +68,10 @@ export async function startApi(test: TestContext, domain: Domain, problems: read
   });
   const call: Client["call"] = (method, path, body, headers = {}) =>
     new Promise((resolve, reject) => {
-      const target = path.startsWith("https:") ? path : `${url}${path}`;
+      // Host, port and path apart: as one URL, Node would resolve dots in names away.
+      const target = path.startsWith("https:") ? path.slice(url.length) : path;
+      const { hostname, port } = new URL(url);
+      const to = { host: hostname, port, path: target, servername: "localhost" };
       const payload = body === undefined ? undefined : typeof body === "string" ? body : JSON.stringify(body);
       const all = { authorization: `Bearer ${token}`, "content-type": "application/json", ...headers };
       const sent = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined)) as Record<
@@ -76,7 +79,7 @@ export async function startApi(test: TestContext, domain: Domain, problems: read
         string
       >;
       // A fresh connection each time: a refused upload must not poison the next request.
-      const req = request(target, { method, headers: sent, ca, agent: false }, (response) => {
+      const req = request({ ...to, method, headers: sent, ca, agent: false }, (response) => {
         const parts: Buffer[] = [];
         response.on("data", (part: Buffer) => parts.push(part));
         response.on("error", reject);

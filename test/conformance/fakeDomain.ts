@@ -3,7 +3,6 @@
  * something, and decides nothing. Operations end when the test says so.
  */
 import {
-  type Bytes,
   bytes,
   type DiskUid,
   type ErrorCode,
@@ -29,8 +28,8 @@ import type {
   RestorePointCollection,
   Vm,
 } from "../../src/domain/index.ts";
+import { finishedPoint, NOW } from "./fakePoint.ts";
 
-export const NOW = "2026-11-02T03:04:05.678Z";
 const uuid = (n: number) => `00000000-0000-4000-8000-${n.toString(16).padStart(12, "0")}`;
 
 export const MACHINE: MachineConfig = {
@@ -148,7 +147,11 @@ export function fakeDomain({ finishAfterPolls = Number.POSITIVE_INFINITY } = {})
         output: output ?? null,
       });
       const point = points.get(idKey(operation.resourceId));
-      if (point && operation.kind === "point-create") points.set(idKey(point.id), finished(point, error ?? null));
+      if (point && operation.kind === "point-create")
+        points.set(
+          idKey(point.id),
+          finishedPoint(point, error ?? null, () => uuid(++serial)),
+        );
     },
     recover: async () => {},
     close: async () => {},
@@ -347,69 +350,4 @@ export function fakeDomain({ finishAfterPolls = Number.POSITIVE_INFINITY } = {})
     },
     health: () => ({ readOnly: null, alarms: [] }),
   };
-
-  function finished(point: RestorePoint, error: RestorePoint["error"]): RestorePoint {
-    if (error) return { ...point, state: "Failed", error };
-    const attached = point.source
-      ? [...(point.source.osDisk ? [point.source.osDisk] : []), ...point.source.dataDisks]
-      : [];
-    const excluded = new Set(point.excludeDisks.map(idKey));
-    const captured = attached.filter((disk) => !excluded.has(idKey(disk.diskId)));
-    return {
-      ...point,
-      state: "Succeeded",
-      percent: 100,
-      takenAt: NOW,
-      manifest: "m".repeat(64),
-      disks: captured.map((disk) => {
-        const name = `${disk.name}_${uuid(++serial)}`;
-        return {
-          id: `${point.id}/diskRestorePoints/${name}` as ResourceId,
-          name,
-          diskUid: uuid(++serial) as DiskUid,
-          diskId: disk.diskId,
-          diskName: disk.name,
-          lun: disk.lun,
-          caching: disk.caching,
-          osType: disk.lun === null ? "Linux" : null,
-          hyperVGeneration: disk.lun === null ? "V1" : null,
-          sizeBytes: bytes(3 * GiB + 512),
-          rawFileBytes: null,
-          format: "qcow2",
-          sku: "Premium_LRS",
-          lineage: uuid(++serial),
-          tree: null,
-        };
-      }),
-      record: {
-        schema: 1,
-        requestedMode: point.requestedMode,
-        reachedMode: point.requestedMode ?? "FileSystemConsistent",
-        modeReason: "frozen and thawed 1 file system",
-        startedAt: NOW,
-        pointInTimeAt: NOW,
-        timeToPointInTimeMs: 40,
-        timeToDurableMs: 900,
-        transactionMs: 4,
-        stallMs: 12.5,
-        freeze: { frozenFilesystems: 1, thawedFilesystems: 1, freezeMs: 5, thawMs: 3, frozenMs: 12.5 },
-        hypervisor: { qemuVersion: "7.2.22", accelerator: "tcg", statusAtInstant: "running" },
-        disks: captured.map((disk) => ({
-          diskId: disk.diskId,
-          method: "pull",
-          kind: "full",
-          fullReason: null,
-          sizeBytes: bytes(3 * GiB + 512),
-          bytesRead: bytes(GiB),
-          newStoredBytes: 12_345 as Bytes,
-          changedChunks: 16_384,
-          sampledChunks: 0,
-          sampleMismatches: 0,
-        })),
-        excludedDisks: point.excludeDisks,
-        notCaptured: ["TPM state"],
-        alarms: [],
-      },
-    };
-  }
 }

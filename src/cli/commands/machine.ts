@@ -5,7 +5,7 @@ import { type CommonOptions, type Context, leaf, type Surroundings } from "../co
 import { CliFailure } from "../failure.ts";
 import { versioned } from "../ids.ts";
 import type { Column } from "../output.ts";
-import { vmPath } from "./vm.ts";
+import { vmPath } from "./paths.ts";
 
 const COLUMNS: readonly Column[] = [
   ["MachineType", "properties.machineType"],

@@ -4,7 +4,7 @@ import { type CommonOptions, type Context, leaf, option, type Surroundings } fro
 import { CliFailure } from "../failure.ts";
 import { versioned } from "../ids.ts";
 import { type Column, valueAt } from "../output.ts";
-import { pointPath } from "./restorePoint.ts";
+import { pointPath } from "./paths.ts";
 
 const COLUMNS: readonly Column[] = [
   ["VirtualMachine", "virtualMachine.id"],

@@ -7,6 +7,7 @@ import { computePath, idOrName, versioned } from "../ids.ts";
 import { type Column, valueAt } from "../output.ts";
 import { createProgress } from "../progress.ts";
 import { addCollectionCommands } from "./collection.ts";
+import { pointPath } from "./paths.ts";
 
 const MODES = ["CrashConsistent", "FileSystemConsistent", "ApplicationConsistent"];
 
@@ -30,10 +31,6 @@ const RECORD_COLUMNS: readonly Column[] = [
 function sum(item: Json, member: string): unknown {
   const disks = valueAt(item, "properties.record.disks");
   return Array.isArray(disks) ? disks.reduce((total, disk) => total + Number(disk[member] ?? 0), 0) : undefined;
-}
-
-export function pointPath({ subscription }: Context, group: string, collection: string, point: string): string {
-  return computePath(subscription, group, "restorePointCollections", collection, "restorePoints", point);
 }
 
 function pathOf(context: Context, options: CommonOptions): string {

@@ -5,6 +5,7 @@ import { type CommonOptions, type Context, leaf, option, type Surroundings } fro
 import { computePath, idOrName, subscriptionPath, versioned } from "../ids.ts";
 import { type Column, groupOf, valueAt } from "../output.ts";
 import { addMachineCommands } from "./machine.ts";
+import { vmPath } from "./paths.ts";
 
 function powerOf(item: Json): unknown {
   const statuses = valueAt(item, "properties.instanceView.statuses");
@@ -20,10 +21,6 @@ const COLUMNS: readonly Column[] = [
   ["PowerState", powerOf],
   ["ProvisioningState", "properties.provisioningState"],
 ];
-
-export function vmPath({ subscription }: Context, options: CommonOptions): string {
-  return computePath(subscription, String(options["resourceGroup"]), "virtualMachines", String(options["name"]));
-}
 
 async function create(context: Context, options: CommonOptions): Promise<void> {
   const group = String(options["resourceGroup"]);
