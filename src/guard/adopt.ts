@@ -1,9 +1,11 @@
 import { lstat, realpath } from "node:fs/promises";
 import { dirname, isAbsolute } from "node:path";
 import { StillpointError, type VmUid } from "../base/index.ts";
+import { tryCaptureFolder } from "./access.ts";
 import { checkStep } from "./allowed.ts";
 import { type CaptureTools, capturesOf } from "./entries.ts";
 import { type Machine, type MachinePlace, unmarkIncarnation } from "./machine.ts";
+import type { Machines } from "./machines.ts";
 import type { QmpStep } from "./protocol.ts";
 import { runAllSteps } from "./steps.ts";
 
@@ -37,11 +39,19 @@ export async function adopt(
   const machine = known ?? guard(adoptedPlace(vm, { qmpSocket, qgaSocket }));
   try {
     await machine.connect();
-    if (!known) await book.note({ t: "adopted", vm, qmpSocket, qgaSocket });
+    if (known) return;
+    await machine.exclusively(() => tryCaptureFolder(tools, machine));
+    await book.note({ t: "adopted", vm, qmpSocket, qgaSocket });
   } catch (error) {
-    if (!known) machines.remove(vm);
+    if (!known) await letGo(machine, machines);
     throw error;
   }
+}
+
+/** An adoption that failed leaves nothing either. */
+async function letGo(machine: Machine, machines: Machines): Promise<void> {
+  if (machine.state().process === "up") await unmarkIncarnation(machine.qmp()).catch(() => {});
+  machines.remove(machine.place.vm);
 }
 
 /** Takes every trace of ours out of an adopted QEMU and lets its sockets go. Unknown: fine. */

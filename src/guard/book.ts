@@ -3,6 +3,9 @@ import type { GuardOptions } from "./context.ts";
 import { type Journal, type JournalRecord, openJournal } from "./journal.ts";
 import { EMPTY_LEDGER, fold, type Ledger, recordsOf } from "./ledger.ts";
 
+/** A capture takes about 10 KiB of journal. */
+const COMPACT_BYTES = 4 * 1024 * 1024;
+
 /** The ledger with the journal under it: what is noted is durable, and then it counts. */
 export interface Book {
   ledger(): Ledger;
@@ -36,9 +39,9 @@ export async function openBook(options: GuardOptions): Promise<Book> {
 function bookOver(journal: Journal, get: () => Ledger, set: (next: Ledger) => void, options: GuardOptions): Book {
   async function note(record: JournalRecord): Promise<void> {
     options.probe(`journal-${record.t}`, "before");
-    await journal.append(record);
-    set(fold(get(), record));
+    await journal.append(record, () => set(fold(get(), record)));
     options.probe(`journal-${record.t}`, "after");
+    if (journal.appendedBytes() > COMPACT_BYTES) await journal.replace(() => recordsOf(get()));
   }
   return {
     ledger: get,
@@ -48,6 +51,7 @@ function bookOver(journal: Journal, get: () => Ledger, set: (next: Ledger) => vo
         await note(record);
       } catch (error) {
         options.log.error({ err: error, record: record.t }, "the journal could not be written; going on without it");
+        // Folding twice (it was durable, and the compaction after it failed) changes nothing.
         set(fold(get(), record));
       }
     },

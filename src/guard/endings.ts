@@ -20,7 +20,7 @@ export interface Endings {
   resume(): Promise<void>;
 }
 
-const UNDO_ATTEMPTS = 5;
+const ATTEMPTS = 5;
 
 export function createEndings(tools: CaptureTools): Endings {
   const { options, book, machines, announce } = tools;
@@ -64,22 +64,28 @@ export function createEndings(tools: CaptureTools): Endings {
   }
 
   async function undoInQemu(machine: Machine, entry: CaptureEntry): Promise<void> {
-    const { capture, vm, giveUp: steps } = entry.open;
+    const { capture, giveUp: steps } = entry.open;
     const qmp = machine.qmp();
     const which = entry.undoing ?? ((await wasTaken(machine, entry)) ? "after" : "before");
     if (entry.undoing === null) await book.noteAnyway({ t: "undoing", capture, which });
     const failure = await runAllSteps(qmp, steps[which], options);
     await goOnAfterIoError(machine, entry);
     if (failure !== null) {
-      const count = (attempts.get(capture) ?? 0) + 1;
-      attempts.set(capture, count);
-      options.log.error({ capture, vm, failure, count }, "undoing a capture met errors");
-      // A step that fails for good must not keep the rest from ending.
-      if (count < UNDO_ATTEMPTS) throw new StillpointError("InternalError", failure);
+      failedOnce(entry, "undoing", failure);
       const reason = `${entry.reason}; not undone: ${failure}`;
       await book.noteAnyway({ t: "ending", capture, phase: "given-up", reason });
     }
     if (isLast(entry)) await tools.nbd.stop(machine);
+  }
+
+  /** Throws so that it is tried again; but a step that fails for good must not keep a VM from ever ending. */
+  function failedOnce(entry: CaptureEntry, what: string, failure: string): void {
+    const { capture, vm } = entry.open;
+    const count = (attempts.get(capture) ?? 0) + 1;
+    attempts.set(capture, count);
+    options.log.error({ capture, vm, failure, count }, `${what} a capture met errors`);
+    if (count < ATTEMPTS) throw new StillpointError("InternalError", `The ${what} of the capture failed: ${failure}`);
+    attempts.delete(capture);
   }
 
   async function wasTaken(machine: Machine, entry: CaptureEntry): Promise<boolean> {
@@ -133,7 +139,7 @@ export function createEndings(tools: CaptureTools): Endings {
       if (!entry?.closing) return;
       if (machine && inSameProcess(machine, entry)) {
         const failure = await runAllSteps(machine.qmp(), entry.closing, options);
-        if (failure !== null) throw new StillpointError("InternalError", `The capture could not be closed: ${failure}`);
+        if (failure !== null) failedOnce(entry, "closing", failure);
         if (isLast(entry)) await tools.nbd.stop(machine);
       }
       await removeCaptureFolder(options, capture);

@@ -29,8 +29,15 @@ export type JournalRecord =
   | { readonly t: "closed"; readonly capture: CaptureId };
 
 export interface Journal {
-  /** Durable when it returns. After one failed write or fsync it refuses for good: a second fsync can lie. */
-  append(record: JournalRecord): Promise<void>;
+  /**
+   * Durable when it returns; `counts` runs as soon as it is, before the next record or replacement. After one failed
+   * write or fsync it refuses for good: a second fsync can lie.
+   */
+  append(record: JournalRecord, counts: () => void): Promise<void>;
+  /** Bytes appended since it was opened or replaced. */
+  appendedBytes(): number;
+  /** Replaces everything, durably, by the records that `now` gives when its turn has come. */
+  replace(now: () => readonly JournalRecord[]): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -84,20 +91,42 @@ function checksum(json: string): string {
   return crc32(json).toString(16).padStart(8, "0");
 }
 
-function appender(path: string, handle: FileHandle): Journal {
+function appender(path: string, first: FileHandle): Journal {
   const exclusively = createMutex();
+  let handle = first;
   let broken: unknown = null;
+  let appendedBytes = 0;
+
+  /** One failure breaks it for good. */
+  function writing(work: () => Promise<void>): Promise<void> {
+    return exclusively(async () => {
+      if (broken) throw refuse(path, broken);
+      try {
+        await work();
+      } catch (error) {
+        broken = error;
+        throw refuse(path, error);
+      }
+    });
+  }
+
   return {
-    append: (record) =>
-      exclusively(async () => {
-        if (broken) throw refuse(path, broken);
-        try {
-          await handle.appendFile(encodeRecord(record));
-          await handle.datasync();
-        } catch (error) {
-          broken = error;
-          throw refuse(path, error);
-        }
+    append: (record, counts) =>
+      writing(async () => {
+        const line = encodeRecord(record);
+        await handle.appendFile(line);
+        await handle.datasync();
+        appendedBytes += Buffer.byteLength(line);
+        counts();
+      }),
+    appendedBytes: () => appendedBytes,
+    replace: (now) =>
+      writing(async () => {
+        await replaceFile(path, now().map(encodeRecord).join(""));
+        const former = handle;
+        handle = await open(path, "a", 0o600);
+        appendedBytes = 0;
+        await former.close();
       }),
     close: () => exclusively(() => handle.close()),
   };

@@ -63,6 +63,7 @@ export function createMachine(
   let reason: string | null = null;
   let quitting = false;
   let announced = "";
+  let toldGone = false;
   const disposed = new AbortController();
 
   function state(): VmState {
@@ -95,7 +96,8 @@ export function createMachine(
       if (disposed.signal.aborted) throw away("is not guarded any more");
       [incarnation, status, client, process_] = [mark, found.status, opened, "up"];
       pid = (await place.findPid()) ?? null;
-      reason ??= status === "shutdown" ? "guest-shutdown" : null;
+      toldGone = false;
+      reason ??= whyOff(kind, found.status);
     } catch (error) {
       opened.close();
       throw error;
@@ -138,9 +140,10 @@ export function createMachine(
 
   function gone(why: string): void {
     if (client) return;
-    const had = incarnation;
+    if (toldGone) return;
+    toldGone = true;
+    if (incarnation !== null) reason ??= why;
     [process_, status, pid, incarnation] = ["down", null, null, null];
-    if (had !== null) reason ??= why;
     changed();
     listener.gone(vm, reason ?? why);
   }
@@ -204,6 +207,12 @@ async function markIncarnation(qmp: QmpClient, options: GuardOptions): Promise<I
 export async function unmarkIncarnation(qmp: QmpClient): Promise<void> {
   for (const entry of jsonList(await qmp.execute("qom-list", { path: "/objects" })).map(jsonObject))
     if (MARK.test(String(entry["name"]))) await qmp.execute("object-del", { id: String(entry["name"]) });
+}
+
+/** What a stopped own machine shows to a guard that has just been started. */
+function whyOff(kind: "own" | "adopted", status: string): string | null {
+  if (status === "shutdown") return "guest-shutdown";
+  return status === "prelaunch" && kind === "own" ? "powered-off" : null;
 }
 
 function refused(error: unknown): boolean {

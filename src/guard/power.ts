@@ -53,6 +53,7 @@ export async function launch(machine: Machine, spec: MachineSpec, paths: Runtime
     await options.clock.sleep(POLL_MS);
   }
   await machine.qmp().execute("cont");
+  machine.set({ reason: null });
   await machine.refresh();
 }
 
