@@ -1,3 +1,3 @@
-export { journalPort } from "./journal-port.ts";
+export { createJournal } from "./journal-port.ts";
 export { openRepository } from "./open.ts";
 export * from "./types.ts";

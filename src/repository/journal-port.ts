@@ -10,7 +10,7 @@ export interface JournalPort {
   publish(entry: SealedEntry): Promise<void>;
 }
 
-export function journalPort(repository: Pick<Repository, "sealEntry" | "publishEntry">): JournalPort {
+export function createJournal(repository: Pick<Repository, "sealEntry" | "publishEntry">): JournalPort {
   return {
     seal: (head, kind, payload) => repository.sealEntry(head, kind, payload),
     publish: (entry) => repository.publishEntry(entry),
