@@ -53,6 +53,10 @@ test("both run as the unprivileged user, with no way to become more", () => {
   }
 });
 
+test("the guard may make setgid folders, which adopted VMs need", () => {
+  assert.equal(guard["Service"]?.["RestrictSUIDSGID"], undefined);
+});
+
 test("nothing that QEMU needs is taken from it", () => {
   // its translator writes code; KVM is a device; its disks may lie anywhere outside /usr, /boot and /etc
   assert.equal(guard["Service"]?.["MemoryDenyWriteExecute"], undefined);

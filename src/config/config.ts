@@ -12,7 +12,7 @@ const name = z
   .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, "must be 1-63 of a-z, 0-9 and '-', starting with a letter or digit");
 
 /** Every option, with its default. Explained in docs/operations.md; a test holds the two together. */
-const schema = z.strictObject({
+export const configSchema = z.strictObject({
   /** Location name of this site, as clients give it. */
   region: name.default("local"),
   /** Catalog, certificates, token, NVRAM, VM runtime folders. */
@@ -76,7 +76,7 @@ const schema = z.strictObject({
   log: z.strictObject({ level: z.enum(["debug", "info", "warn", "error"]).default("info") }).prefault({}),
 });
 
-export type Config = z.output<typeof schema> & {
+export type Config = z.output<typeof configSchema> & {
   readonly skus: Readonly<Record<string, { readonly pool: string; readonly format: "qcow2" | "raw" }>>;
 };
 
@@ -88,7 +88,7 @@ export function parseConfig(text: string, source: string): Config {
   } catch (error) {
     throw new StillpointError("InvalidParameter", `${source} is not YAML: ${(error as Error).message}`);
   }
-  const result = schema.safeParse(raw);
+  const result = configSchema.safeParse(raw);
   if (!result.success) {
     const lines = result.error.issues.map((issue) => `${issue.path.join(".") || "(top)"}: ${issue.message}`);
     throw new StillpointError("InvalidParameter", `${source}: ${lines.join("; ")}`, {
@@ -102,7 +102,7 @@ export function loadConfig(path: string): Config {
   return parseConfig(readFileSync(path, "utf8"), path);
 }
 
-function completed(data: z.output<typeof schema>, source: string): Config {
+function completed(data: z.output<typeof configSchema>, source: string): Config {
   const first = data.host.pools[0];
   if (!first) throw new StillpointError("InvalidParameter", `${source}: host.pools: at least one pool is needed.`);
   const skus = data.skus ?? {
