@@ -1,0 +1,1 @@
+export { createRestores, type RestoresOptions } from "./restores.ts";
