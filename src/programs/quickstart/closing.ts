@@ -12,29 +12,22 @@ export function closing(site: QuickstartSite, result: WalkResult, command: strin
       (total, disk) => total + disk[member],
       0,
     );
+  const row = (title: string, cell: (point: WalkResult["points"][number]) => string) => [
+    title,
+    ...result.points.map(cell),
+  ];
   const rows = [
-    [
-      "point",
-      "consistency",
-      "disks read",
-      "guest stall",
-      "bytes read",
-      "newly stored",
-      "to point in time",
-      "to durable",
-      "restore until agent answers",
-    ],
-    ...result.points.map(({ name, record }) => [
-      name,
-      record.reachedMode,
-      kinds(record.disks.map((disk) => disk.kind)),
-      `${Math.round(record.stallMs)} ms`,
-      sized(sum(name, "bytesRead")),
-      sized(sum(name, "newStoredBytes")),
-      seconds(record.timeToPointInTimeMs),
-      seconds(record.timeToDurableMs),
-      name === result.restoredFrom ? seconds(result.restoreMs) : "",
-    ]),
+    row("", ({ name }) => name),
+    row("consistency reached", ({ record }) => record.reachedMode),
+    row("disks read", ({ record }) => kinds(record.disks.map((disk) => disk.kind))),
+    row("stall of the guest", ({ record }) => `${Math.round(record.stallMs)} ms`),
+    row("bytes read", ({ name }) => sized(sum(name, "bytesRead"))),
+    row("new bytes stored", ({ name }) => sized(sum(name, "newStoredBytes"))),
+    row("time to the point in time", ({ record }) => seconds(record.timeToPointInTimeMs)),
+    row("time to durable", ({ record }) => seconds(record.timeToDurableMs)),
+    row("restore until the agent answered", ({ name }) =>
+      name === result.restoredFrom ? seconds(result.restoreMs) : "not restored",
+    ),
   ];
   const group = names.group.split("/").at(-1);
   const at = `-g ${group} --collection-name ${names.collection.split("/").at(-1)}`;
@@ -43,7 +36,7 @@ export function closing(site: QuickstartSite, result: WalkResult, command: strin
     ...table(rows),
     "",
     "The full record of a point (how each disk was read, and why):",
-    ...result.points.map(({ name }) => `  GET ${pointId(names, name)}/providers/Stillpoint.Capture/records/default`),
+    `  GET ${pointId(names, result.restoredFrom)}/providers/Stillpoint.Capture/records/default`,
     "",
     "Guard and service go on running; the restored VM is switched off, its points stay. To go on:",
     `  export STILLPOINT_DATA_DIR=${site.dataDir}`,

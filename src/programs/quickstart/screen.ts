@@ -43,14 +43,12 @@ export function bar(percent: number): string {
   return `[${"#".repeat(cells)}${".".repeat(20 - cells)}] ${Math.floor(percent)} %`;
 }
 
-/** Rows as aligned columns; the first row is the heading. Numbers stand right. */
+/** Rows as aligned columns; the first row is the heading. */
 export function table(rows: readonly (readonly string[])[]): readonly string[] {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => (row[column] ?? "").length)));
   const line = (row: readonly string[]) =>
     row
-      .map((cell, column) =>
-        /^[\d.,]+( [A-Za-z]+)?$/.test(cell) ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0),
-      )
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
       .join("  ")
       .trimEnd();
   const [heading, ...rest] = rows;
