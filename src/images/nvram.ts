@@ -1,4 +1,4 @@
-import { copyFile, mkdir, stat } from "node:fs/promises";
+import { chmod, copyFile, mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Random, StillpointError, syncDirectory, type VmUid } from "../base/index.ts";
 import { partialPath, publish, removeFile } from "./publish.ts";
@@ -7,7 +7,7 @@ import { partialPath, publish, removeFile } from "./publish.ts";
 export interface NvramStore {
   readonly dir: string;
   pathOf(vm: VmUid): string;
-  /** Whether a store is there (it is whole then) . */
+  /** Whether a store is there (it is whole then). */
   has(vm: VmUid): Promise<boolean>;
   /** Lets `fill` write the bytes under a temporary name; durable under its own name when it returns. */
   make(vm: VmUid, fill: (partial: string) => Promise<void>): Promise<string>;
@@ -32,6 +32,7 @@ export function createNvramStore(dir: string, random: Random): NvramStore {
       const partial = partialPath(path, random);
       try {
         await fill(partial);
+        await chmod(partial, 0o600);
         await publish(partial, path);
       } catch (error) {
         await removeFile(partial);
