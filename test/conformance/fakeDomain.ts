@@ -32,7 +32,7 @@ import { finishedPoint, NOW } from "./fakePoint.ts";
 
 const uuid = (n: number) => `00000000-0000-4000-8000-${n.toString(16).padStart(12, "0")}`;
 
-export const MACHINE: MachineConfig = {
+const MACHINE: MachineConfig = {
   machineType: "q35",
   cpuModel: "default",
   firmware: "bios",

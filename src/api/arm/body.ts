@@ -156,7 +156,7 @@ function pathText(path: readonly PropertyKey[]): string {
 }
 
 /** JSON with sorted member names and without absent members: equal requests give equal text. */
-export function canonicalJson(value: unknown): string {
+function canonicalJson(value: unknown): string {
   if (value === null || typeof value !== "object") return JSON.stringify(value ?? null);
   if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
   const members = Object.entries(value)

@@ -28,3 +28,20 @@ export function answerFor(
     defect: true,
   };
 }
+
+/** How the domain's names of fields are written in a request: the first pattern that matches decides. */
+export type WireNames = readonly (readonly [pattern: RegExp, replacement: string])[];
+
+/** Runs a command whose errors name the command's own fields, and has them name the request's members. */
+export async function inWireNames<T>(names: WireNames, command: () => Promise<T>): Promise<T> {
+  try {
+    return await command();
+  } catch (error) {
+    if (!(error instanceof StillpointError) || error.target === undefined) throw error;
+    const { target } = error;
+    const known = names.find(([pattern]) => pattern.test(target));
+    if (!known) throw error;
+    // The remedy is part of the message already.
+    throw new StillpointError(error.code, error.message, { target: target.replace(...known), cause: error });
+  }
+}

@@ -7,7 +7,7 @@ import { armTime } from "./time.ts";
 import type { VersionFamily } from "./versions.ts";
 
 /** Whole seconds a client should wait between polls: the smallest, since without it `az` waits 30 s. */
-export const RETRY_AFTER_SECONDS = 1;
+const RETRY_AFTER_SECONDS = 1;
 
 /** The result of a finished operation as its resource's body; undefined when it has none (deletes, power). */
 export type ResultOf = (operation: Operation, apiVersion: string) => Promise<unknown>;

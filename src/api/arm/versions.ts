@@ -5,7 +5,7 @@ export type VersionFamily = "resources" | "compute" | "disk" | "stillpoint";
 const list = (versions: string): readonly string[] => versions.trim().split(/\s+/);
 
 /** Api-versions by the resource provider that owns the type: those of Azure's published specifications. */
-export const VERSIONS: Readonly<Record<VersionFamily, readonly string[]>> = {
+const VERSIONS: Readonly<Record<VersionFamily, readonly string[]>> = {
   resources: list(`
     2014-04-01 2015-11-01 2016-06-01 2016-09-01 2017-05-10 2018-05-01 2018-06-01 2019-03-01
     2019-05-01 2019-05-10 2019-06-01 2019-07-01 2019-08-01 2019-10-01 2019-11-01 2020-01-01

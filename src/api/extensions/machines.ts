@@ -12,6 +12,7 @@ import {
   tagsSchema,
   text,
 } from "../arm/body.ts";
+import { inWireNames, type WireNames } from "../arm/errors.ts";
 import { fill, reference } from "../arm/ids.ts";
 import { type ArmRequest, accepted, deleted, ok, type Route } from "../arm/routes.ts";
 import { VM_TEMPLATE, vmBody } from "../resources/virtualMachines.ts";
@@ -90,6 +91,12 @@ function machineOf(properties: z.output<typeof machineProperties>): MachineConfi
   return { machineType, cpuModel, firmware, disks, nics, notes: [] };
 }
 
+const WIRE_NAMES: WireNames = [
+  [/^disks\['(.*)'\]/, "properties.disks.$1"],
+  [/^(nics|machineType|cpuModel|firmware)/, "properties.$1"],
+];
+const IMPORT_NAMES: WireNames = [[/^(qmpSocket|qgaSocket)$/, "properties.$1"]];
+
 export function machineRoutes(domain: Domain): Route[] {
   const families = ["stillpoint"] as const;
   const idOf = (request: ArmRequest) => fill(VM_TEMPLATE, request.parameters);
@@ -110,7 +117,9 @@ export function machineRoutes(domain: Domain): Route[] {
       families,
       handle: async (request) => {
         const { properties } = parseBody(putSchema, request.body);
-        return ok(machineBody(idOf(request), await domain.putMachine(idOf(request), machineOf(properties))));
+        const machine = machineOf(properties);
+        const stored = await inWireNames(WIRE_NAMES, () => domain.putMachine(idOf(request), machine));
+        return ok(machineBody(idOf(request), stored));
       },
     },
     {
@@ -121,13 +130,14 @@ export function machineRoutes(domain: Domain): Route[] {
       handle: async (request) => {
         const { location, tags, properties } = parseBody(importSchema, request.body);
         const { qmpSocket, qgaSocket } = properties;
-        const result = await domain.importVm({
+        const command = {
           id: idOf(request),
           location,
           tags: tags ?? {},
           qmpSocket,
           qgaSocket: qgaSocket ?? null,
-        });
+        };
+        const result = await inWireNames(IMPORT_NAMES, () => domain.importVm(command));
         return accepted(result, vmBody(result.resource), { done: 200, running: 202 });
       },
     },

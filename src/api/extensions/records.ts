@@ -5,7 +5,7 @@ import { pointProvisioningState } from "../resources/common.ts";
 import { POINT_TEMPLATE } from "../resources/restorePoints.ts";
 
 /** The whole truth about a point. What is not known yet is absent, never guessed. */
-export function recordBody(point: RestorePoint): unknown {
+function recordBody(point: RestorePoint): unknown {
   return {
     id: `${point.id}/providers/Stillpoint.Capture/records/default`,
     name: "default",

@@ -2,6 +2,7 @@ import { z } from "zod";
 import type { ResourceId } from "../../base/index.ts";
 import type { Domain, RestoreCommand } from "../../domain/index.ts";
 import { armBoolean, armObject, parseBody, text } from "../arm/body.ts";
+import { inWireNames, type WireNames } from "../arm/errors.ts";
 import { checkedName, fill, GROUP, reference } from "../arm/ids.ts";
 import type { ArmRequest, Route } from "../arm/routes.ts";
 import { POINT_TEMPLATE } from "../resources/restorePoints.ts";
@@ -48,6 +49,13 @@ function restoreCommand(request: ArmRequest): RestoreCommand {
   };
 }
 
+const WIRE_NAMES: WireNames = [
+  [/^onlyDisks\[(\d+)\]$/, "properties.diskRestorePoints[$1].id"],
+  [/^onlyDisks$/, "properties.diskRestorePoints"],
+  [/^targetGroup$/, "properties.targetResourceGroup"],
+  [/^(vmName|diskNames|start|keepIdentity)/, "properties.$1"],
+];
+
 export function restoreRoutes(domain: Domain): Route[] {
   return [
     {
@@ -55,7 +63,10 @@ export function restoreRoutes(domain: Domain): Route[] {
       template: `${POINT_TEMPLATE}/providers/Stillpoint.Restore/restores`,
       type: "restores",
       families: ["stillpoint"],
-      handle: async (request) => ({ status: 202, operation: await domain.restore(restoreCommand(request)) }),
+      handle: async (request) => {
+        const command = restoreCommand(request);
+        return { status: 202, operation: await inWireNames(WIRE_NAMES, () => domain.restore(command)) };
+      },
     },
   ];
 }

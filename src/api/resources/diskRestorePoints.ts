@@ -5,7 +5,7 @@ import { ok, type Route } from "../arm/routes.ts";
 import { armTime } from "../arm/time.ts";
 import { POINT_TEMPLATE } from "./restorePoints.ts";
 
-export function diskRestorePointBody(point: RestorePoint, disk: DiskRestorePoint): unknown {
+function diskRestorePointBody(point: RestorePoint, disk: DiskRestorePoint): unknown {
   return {
     id: disk.id,
     name: disk.name,

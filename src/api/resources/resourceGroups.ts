@@ -14,7 +14,7 @@ const putSchema = armObject({
   properties: readOnly,
 });
 
-export function groupBody(group: ResourceGroup): unknown {
+function groupBody(group: ResourceGroup): unknown {
   return {
     id: group.id,
     name: group.name,

@@ -7,7 +7,7 @@ import { type ArmRequest, accepted, deleted, ok, type Route } from "../arm/route
 import { provisioningState } from "./common.ts";
 import { pointBody } from "./restorePoints.ts";
 
-export const COLLECTION_TEMPLATE = `${GROUP}/providers/Microsoft.Compute/restorePointCollections/{collection}`;
+const COLLECTION_TEMPLATE = `${GROUP}/providers/Microsoft.Compute/restorePointCollections/{collection}`;
 
 const properties = {
   instantAccess: armBoolean
@@ -35,7 +35,7 @@ const patchSchema = armObject({
   ...own,
 });
 
-export function collectionBody(
+function collectionBody(
   collection: RestorePointCollection,
   version: string,
   points?: readonly RestorePoint[],

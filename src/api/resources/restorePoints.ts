@@ -32,7 +32,7 @@ const putSchema = armObject({
 });
 
 /** The command, with the hash of what the body means: order, case and repetition of excluded disks are no difference. */
-export function pointCreate(request: ArmRequest): PointCreate {
+function pointCreate(request: ArmRequest): PointCreate {
   const { properties = {} } = parseBody(putSchema, request.body);
   const byKey = new Map<string, ResourceId>();
   for (const [i, { id }] of (properties.excludeDisks ?? []).entries()) {

@@ -82,7 +82,7 @@ const AGENT: Readonly<Record<VmPower["agent"], Status>> = {
   },
 };
 
-export function instanceView(vm: Vm, power: VmPower): unknown {
+function instanceView(vm: Vm, power: VmPower): unknown {
   const { code, display } = POWER[power.power];
   const statuses: Status[] = [
     {
