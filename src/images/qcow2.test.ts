@@ -39,7 +39,7 @@ describe("the qcow2 header", () => {
     ["extended_l2=on,cluster_size=128k", "1G", 1024 ** 3],
     ["compression_type=zstd", "1G", 1024 ** 3],
     ["lazy_refcounts=on,refcount_bits=1", "1G", 1024 ** 3],
-    ["preallocation=metadata", "1G", 1024 ** 3],
+    ["preallocation=metadata", "16M", 16 * 1024 ** 2],
   ];
   for (const [options, size, expected] of sound)
     test(`what qemu-img makes is taken: ${options || "default"} ${size}`, () => {
