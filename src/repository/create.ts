@@ -10,16 +10,13 @@ import {
   type RepositoryKey,
   readKeyFile,
 } from "../keys/index.ts";
+import { domainName } from "./domains.ts";
 import { JOURNAL_START } from "./format/journal.ts";
 import { encodeRepositoryHeader, HEADER_NAMES, type RepositoryHeader } from "./format/repository-header.ts";
 import { sealObject } from "./format/sealed.ts";
 import { openJournal } from "./journal.ts";
 import { LOCK_FILE } from "./storage/lock.ts";
 import type { Storage } from "./storage/storage.ts";
-
-export function domainName(domain: string): string {
-  return `domains/${domain}`;
-}
 
 /**
  * Writes a new repository into an empty storage. The header comes last: without it there is no repository, and what a

@@ -1,4 +1,4 @@
-import type { Random } from "../base/index.ts";
+import { type Random, StillpointError } from "../base/index.ts";
 import type { RepositoryKey } from "../keys/index.ts";
 import { NO_DOMAIN } from "./format/object.ts";
 import { openSealed, sealObject } from "./format/sealed.ts";
@@ -39,9 +39,7 @@ export async function openDamageLog(
   for await (const { name } of storage.list(FOLDER)) {
     const bytes = await storage.read(name);
     if (!bytes) continue;
-    const note = JSON.parse(
-      openSealed(key.secret, bytes, name, { kind: "damage", repositoryId: key.repositoryId }).content.toString("utf8"),
-    ) as DamageNote;
+    const note = readNote(key, name, bytes);
     const pack = note.pack === null ? undefined : packs.get(note.pack);
     if (pack) mark(pack, note.slots);
     noted.set(name, note);
@@ -76,6 +74,17 @@ export async function openDamageLog(
       }
     },
   };
+}
+
+/** A damaged note still says that there is damage. */
+function readNote(key: RepositoryKey, name: string, bytes: Buffer): DamageNote {
+  try {
+    const { content } = openSealed(key.secret, bytes, name, { kind: "damage", repositoryId: key.repositoryId });
+    return JSON.parse(content.toString("utf8")) as DamageNote;
+  } catch (error) {
+    if (!(error instanceof StillpointError)) throw error;
+    return { pack: null, slots: "all" };
+  }
 }
 
 /** Whether the pack's state changed by it. */

@@ -27,6 +27,9 @@ export interface Journal {
   publishEntry(entry: SealedEntry): Promise<void>;
   readJournal(from?: number): AsyncIterable<Entry>;
   journalHead(): Promise<JournalHead>;
+  /** One entry, whether or not it follows another. Throws RepositoryDamaged. */
+  entryAt(number: number): Promise<Entry>;
+  lastNumber(): Promise<number>;
 }
 
 export function openJournal(options: JournalOptions): Journal {
@@ -101,6 +104,8 @@ export function openJournal(options: JournalOptions): Journal {
   }
 
   return {
+    entryAt,
+    lastNumber,
     sealEntry: (head, kind, payload) =>
       sealEntry(secret, repositoryId, random.bytes(32), head, { kind, payload, at: clock.now().toISOString(), epoch }),
     publishEntry,

@@ -1,18 +1,19 @@
 import { join } from "node:path";
 import { StillpointError } from "../base/index.ts";
-import { type DomainKeys, domainKeys, type RepositoryKey } from "../keys/index.ts";
+import type { RepositoryKey } from "../keys/index.ts";
+import { loadCondemned } from "./collect/condemned.ts";
 import { PinBoard } from "./collect/pins.ts";
 import type { Core } from "./core.ts";
 import {
   adoptPendingKey,
   clearUnfinished,
-  domainName,
   findRepository,
   makeRepositoryFolder,
   writeNewRepository,
 } from "./create.ts";
 import { openDamageLog } from "./damage.ts";
-import { damaged, decodeObjectHeader, NO_DOMAIN } from "./format/object.ts";
+import { readDomains } from "./domains.ts";
+import { damaged, NO_DOMAIN } from "./format/object.ts";
 import { packName } from "./format/pack.ts";
 import {
   authenticateHeader,
@@ -21,7 +22,7 @@ import {
   type RepositoryHeader,
   readOnlyBecause,
 } from "./format/repository-header.ts";
-import { openSealed, sealObject } from "./format/sealed.ts";
+import { sealObject } from "./format/sealed.ts";
 import { openChunkIndex } from "./index/chunk-index.ts";
 import { makeLocator } from "./index/locator.ts";
 import { OpenPacks, PackSet } from "./index/packs.ts";
@@ -136,8 +137,9 @@ export async function openStored(
   const { region, clock, random } = options;
   const header = await checkHeader((name) => storage.read(name), key, options);
   const readOnly = readOnlyBecause(header.features);
-  const domains = await readDomains(storage, key);
   const epoch = await nextEpoch(storage, key, options, readOnly === null);
+  const journal = openJournal({ storage, key, epoch, clock, random });
+  const domains = await readDomains(storage, key, journal, header.platformDomain);
   const packs = new PackSet();
   for await (const { name, sizeBytes } of storage.list("packs/")) {
     const id = name.slice(name.lastIndexOf("/") + 1);
@@ -169,20 +171,8 @@ export async function openStored(
     readOnlyBecause: readOnly,
   };
   await indexPacks(core);
-  return assembleRepository(core, openJournal({ storage, key, epoch, clock, random }), lock);
-}
-
-async function readDomains(storage: Storage, key: RepositoryKey): Promise<ReadonlyMap<string, DomainKeys>> {
-  const domains = new Map<string, DomainKeys>();
-  for await (const { name } of storage.list("domains/")) {
-    const bytes = await storage.read(name);
-    if (!bytes) continue;
-    const { repositoryId } = key;
-    const { domain } = decodeObjectHeader(bytes, name, { kind: "domainKey", repositoryId });
-    const { content } = openSealed(key.secret, bytes, domainName(domain), { kind: "domainKey", repositoryId });
-    domains.set(domain, domainKeys(domain, content));
-  }
-  return domains;
+  const condemned = await loadCondemned(storage, key, epoch, random, packs);
+  return assembleRepository(core, journal, condemned, lock);
 }
 
 const EPOCHS = "epochs/";

@@ -1,17 +1,21 @@
 import { collect } from "./collect/collect.ts";
+import type { Condemned } from "./collect/condemned.ts";
+import { journalRoots } from "./collect/journal-roots.ts";
 import type { Core } from "./core.ts";
-import { manifestName, openManifest } from "./format/manifest.ts";
-import { damaged } from "./format/object.ts";
 import type { Journal } from "./journal.ts";
 import { openDiskReader } from "./read/disk-reader.ts";
+import { readManifest } from "./read/manifest.ts";
 import type { Lock } from "./storage/lock.ts";
-import type { ManifestHash, PointManifest, Repository } from "./types.ts";
+import type { CollectReport, Repository } from "./types.ts";
 import { verify } from "./verify/verify.ts";
 import { pointWriter } from "./write/point-writer.ts";
 
 /** The parts of an open repository behind its contract. */
-export function assembleRepository(core: Core, journal: Journal, lock: Lock): Repository {
+export function assembleRepository(core: Core, journal: Journal, condemned: Condemned, lock: Lock): Repository {
   let closed = false;
+  const journalManifests = journalRoots(journal);
+  /** Collections run one after another. */
+  let collecting: Promise<unknown> = Promise.resolve();
   return {
     repositoryId: core.key.repositoryId,
     region: core.region,
@@ -22,7 +26,11 @@ export function assembleRepository(core: Core, journal: Journal, lock: Lock): Re
     publishEntry: journal.publishEntry,
     readJournal: journal.readJournal,
     journalHead: journal.journalHead,
-    collect: (roots) => collect(core, roots),
+    collect: (roots) => {
+      const next = collecting.then((): Promise<CollectReport> => collect(core, condemned, journalManifests, roots));
+      collecting = next.catch(() => {}); // its caller hears of it
+      return next;
+    },
     verify: (roots, progress) => verify(core, journal, roots, progress),
     close: async () => {
       if (closed) return;
@@ -36,11 +44,4 @@ export function assembleRepository(core: Core, journal: Journal, lock: Lock): Re
       }
     },
   };
-}
-
-export async function readManifest(core: Core, hash: ManifestHash): Promise<PointManifest> {
-  const name = manifestName(hash);
-  const bytes = await core.storage.read(name);
-  if (!bytes) throw damaged(name, "it is missing");
-  return openManifest(core.key.secret, core.key.repositoryId, hash, bytes);
 }

@@ -48,7 +48,8 @@ export function encodeObjectHeader(header: ObjectHeader): Buffer {
   return out;
 }
 
-/** Checks magic, version, kind and repository of `object`. Throws RepositoryDamaged, or RepositoryUnavailable if newer. */
+/** Checks magic, version, kind and repository of `object`. Throws RepositoryDamaged; RepositoryUnavailable
+ * for the header of a repository of another version. */
 export function decodeObjectHeader(
   bytes: Buffer,
   object: string,
@@ -57,6 +58,8 @@ export function decodeObjectHeader(
   if (bytes.length < OBJECT_HEADER_BYTES || !bytes.subarray(0, 8).equals(MAGIC))
     throw damaged(object, "it does not start like a Stillpoint object");
   const version = bytes.readUInt16LE(8);
+  if (version !== FORMAT_VERSION && expected.kind !== "repository")
+    throw damaged(object, `it has format version ${version}, which its repository has not`);
   if (version !== FORMAT_VERSION)
     throw new StillpointError("RepositoryUnavailable", `${object} has format version ${version}.`, {
       target: object,

@@ -59,11 +59,11 @@ function signature(front: Buffer, key: RepositoryKey): Buffer {
 
 /** What the header says, checked against accidents only: who wrote it is known after {@link authenticateHeader}. */
 export function decodeRepositoryHeader(bytes: Buffer, object: string): RepositoryHeader {
-  const { repositoryId } = decodeObjectHeader(bytes, object, { kind: "repository", repositoryId: null });
   const body = bytes.length - HASH_BYTES;
   if (body < OBJECT_HEADER_BYTES + 4 + HASH_BYTES) throw damaged(object, "it is cut short");
   if (!createHash("sha256").update(bytes.subarray(0, body)).digest().equals(bytes.subarray(body)))
     throw damaged(object, "its checksum does not match");
+  const { repositoryId } = decodeObjectHeader(bytes, object, { kind: "repository", repositoryId: null });
   const at = OBJECT_HEADER_BYTES + 4;
   const header = JSON.parse(bytes.toString("utf8", at, at + bytes.readUInt32LE(OBJECT_HEADER_BYTES)));
   if (header.repositoryId !== repositoryId) throw damaged(object, "it contradicts itself");
