@@ -217,7 +217,7 @@ export async function bootVm(
   stack: Stack,
   name: string,
   disks: readonly DiskWish[],
-  firmware: "bios" | "uefi" = "bios",
+  hardware: Partial<Pick<MachineConfig, "firmware" | "nics">> = {},
 ): Promise<Vm> {
   const { domain, config } = stack;
   const ids: ResourceId[] = [];
@@ -243,14 +243,14 @@ export async function bootVm(
   const machine: MachineConfig = {
     machineType: "q35",
     cpuModel: "default",
-    firmware,
+    firmware: hardware.firmware ?? "bios",
     disks: Object.fromEntries(
       disks.map((disk, index) => [
         String(ids[index]).toLowerCase(),
         { bus: "virtio-blk", serial: disk.name, iothread: disk.iothread ?? false, bootIndex: index === 0 ? 1 : null },
       ]),
     ),
-    nics: [],
+    nics: hardware.nics ?? [],
     notes: [],
   };
   await domain.putMachine(vmId, machine);
