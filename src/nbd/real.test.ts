@@ -19,7 +19,7 @@ let servers = 0;
 async function serving(args: readonly string[], work: (socketPath: string) => Promise<void>): Promise<void> {
   const socketPath = join(dir, `s${++servers}`);
   const child = spawn("qemu-nbd", ["-t", "-k", socketPath, "-e", "4", ...args], {
-    stdio: ["ignore", "ignore", "inherit"],
+    stdio: ["ignore", "ignore", "ignore"],
   });
   const ended = new Promise((resolve) => child.once("exit", resolve));
   try {
