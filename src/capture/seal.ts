@@ -41,6 +41,7 @@ export async function sealCaptured(
   });
   const disks = pairs.map(({ disk, attached, outcome }) => diskPoint(deps, job, disk, attached, outcome));
   const record = makeRecord(deps, job, instant, pairs);
+  await deps.probe?.("manifest", "before");
   const manifest = await writer.writeManifest({
     point: job.point.uid,
     pointId: job.point.id,

@@ -2,7 +2,7 @@
 import { diskNode, StillpointError } from "../base/index.ts";
 import type { CaptureHooks, CaptureJob } from "../domain/index.ts";
 import type { CaptureId } from "../guard/protocol.ts";
-import { type CaptureDeps, guardStep, server8 } from "./deps.ts";
+import { atStep, type CaptureDeps, guardStep, server8 } from "./deps.ts";
 import { decideMode } from "./mode.ts";
 import { type CapturePlan, type PlannedDisk, planCapture } from "./plan.ts";
 import { requireTaken, type StoredPlan } from "./state.ts";
@@ -37,8 +37,7 @@ export async function takePointInTime(
     modeReason: mode.reason,
   });
   const stored: StoredPlan = { way: "online", plan };
-  await hooks.savePlan(stored);
-  await deps.probe?.("plan-saved", "after");
+  await atStep(deps, "plan-saved", () => hooks.savePlan(stored));
   await openCapture(deps, plan);
   signal.throwIfAborted();
   await prepare(deps, plan);

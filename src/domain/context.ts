@@ -1,4 +1,4 @@
-import type { Clock, OperationId, Random } from "../base/index.ts";
+import type { Clock, OperationId, Probe, Random } from "../base/index.ts";
 import type { DomainSettings } from "./commands.ts";
 import type { JournalWriter } from "./journal/writer.ts";
 import type { Operation } from "./model.ts";
@@ -19,6 +19,8 @@ export interface DomainDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** Told of the steps of a commit; see Probe. */
+  readonly probe?: Probe;
 }
 
 /** What every part of the domain shares. */

@@ -89,6 +89,7 @@ async function main(): Promise<void> {
     clock,
     random,
     log,
+    ...(probe ? { probe } : {}),
   });
   const certificate = await ensureCertificate(dataDir, clock);
   const token = await ensureToken(dataDir, random);

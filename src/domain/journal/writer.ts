@@ -1,4 +1,4 @@
-import { StillpointError, withDeadline } from "../../base/index.ts";
+import { type Probe, StillpointError, withDeadline } from "../../base/index.ts";
 import { createKeyedLock } from "../operations/locks.ts";
 import type { Catalog, CatalogTx, Journal, Log, RepositoryReads } from "../ports.ts";
 import { compareJournals } from "./compare.ts";
@@ -37,6 +37,7 @@ export interface JournalWriterDeps {
   readonly log: Log;
   /** Within the transaction that marks an entry as published: what was Committing becomes Succeeded. */
   finishCommits(tx: CatalogTx): Promise<void>;
+  readonly probe?: Probe;
 }
 
 const NEVER = new AbortController().signal;
@@ -58,15 +59,18 @@ export function createJournalWriter(deps: JournalWriterDeps): JournalWriter {
 
   const publishStored = async () => {
     for (const row of await catalog.read((tx) => tx.unpublished())) {
+      await deps.probe?.("publish", "before");
       try {
         await withDeadline(PUBLISH_TIMEOUT_MS, "the repository's journal", () => journal.publish(row));
       } catch (error) {
         throw error instanceof StillpointError && error.code === "RepositoryFenced" ? stop(error) : error;
       }
+      await deps.probe?.("publish", "after");
       await catalog.transaction(async (tx) => {
         await tx.markPublished(row.number);
         await deps.finishCommits(tx);
       });
+      await deps.probe?.("succeed", "after");
     }
   };
 
@@ -86,6 +90,7 @@ export function createJournalWriter(deps: JournalWriterDeps): JournalWriter {
     append: (work) =>
       lock.hold("journal", NEVER, async () => {
         await settle();
+        await deps.probe?.("commit", "before");
         const result = await catalog.transaction((tx) =>
           work(tx, async (kind, payload) => {
             const head = await tx.journalHead();
@@ -93,6 +98,7 @@ export function createJournalWriter(deps: JournalWriterDeps): JournalWriter {
             await tx.appendJournal({ ...journal.seal(head, kind, payload), published: false });
           }),
         );
+        await deps.probe?.("commit", "after");
         await publishStored();
         return result;
       }),
