@@ -19,6 +19,8 @@ export interface Answer {
 export interface Client {
   /** One request. `path` is absolute, or a whole URL of the service. Throws ApiFailure for any status ≥ 400. */
   call(method: string, path: string, body?: unknown): Promise<Answer>;
+  /** A GET that waits for a service that is restarting, up to two minutes. */
+  poll(path: string): Promise<Answer>;
   /** All pages of a list. */
   list(path: string): Promise<Json[]>;
   /**
@@ -93,6 +95,7 @@ export function createClient(connection: Connection, clock: Clock): Client {
   };
   return {
     call,
+    poll,
     list,
     change: async (method, path, body, { wait, progress }) => {
       const first = await call(method, path, body);

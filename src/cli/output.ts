@@ -30,6 +30,11 @@ export function groupOf(item: Json): string {
   return /\/resourceGroups\/([^/]+)/i.exec(String(item["id"] ?? ""))?.[1] ?? "";
 }
 
+/** The name at the end of an id. */
+export function nameIn(id: unknown): unknown {
+  return typeof id === "string" ? id.slice(id.lastIndexOf("/") + 1) : undefined;
+}
+
 function cell(value: unknown): string {
   if (value === undefined || value === null) return "";
   const text = typeof value === "object" ? JSON.stringify(value) : String(value);

@@ -26,6 +26,8 @@ export interface Client {
   readonly url: string;
   readonly dataDir: string;
   readonly logged: { readonly level: string; readonly facts: object; readonly message: string }[];
+  /** Stops answering for a while, then goes on at the same address. */
+  restart(pauseMs: number): Promise<void>;
   /** `path` is absolute, with query; `body` is sent as JSON unless it is a string. */
   call(method: string, path: string, body?: unknown, headers?: Record<string, string | undefined>): Promise<Answer>;
 }
@@ -51,17 +53,19 @@ export async function startApi(test: TestContext, domain: Domain, problems: read
   const logged: { level: string; facts: object; message: string }[] = [];
   const to = (level: string) => (facts: object, message: string) => void logged.push({ level, facts, message });
   const log = { debug: to("debug"), info: to("info"), warn: to("warn"), error: to("error") };
-  const api = createApi({
-    domain,
-    token,
-    tls,
-    region: "local",
-    clock: systemClock,
-    random: systemRandom,
-    log,
-    health: async () => problems,
-  });
-  const { url } = await api.listen("127.0.0.1", 0);
+  const begin = () =>
+    createApi({
+      domain,
+      token,
+      tls,
+      region: "local",
+      clock: systemClock,
+      random: systemRandom,
+      log,
+      health: async () => problems,
+    });
+  let api = begin();
+  const { url, port: bound } = await api.listen("127.0.0.1", 0);
   test.after(async () => {
     await api.close();
     await rm(dataDir, { recursive: true });
@@ -96,5 +100,11 @@ export async function startApi(test: TestContext, domain: Domain, problems: read
       req.on("error", reject);
       req.end(payload);
     });
-  return { url, dataDir, logged, call };
+  const restart = async (pauseMs: number) => {
+    await api.close();
+    await systemClock.sleep(pauseMs);
+    api = begin();
+    await api.listen("127.0.0.1", bound);
+  };
+  return { url, dataDir, logged, call, restart };
 }

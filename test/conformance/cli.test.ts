@@ -3,7 +3,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { type TestContext, test } from "node:test";
-import { systemClock } from "../../src/base/index.ts";
+import { type Clock, systemClock } from "../../src/base/index.ts";
 import { API_COMMANDS, runCli } from "../../src/cli/index.ts";
 import { type Client, COMPUTE, SUBSCRIPTION, startApi } from "./apiHarness.ts";
 import { type FakeDomain, fakeDomain } from "./fakeDomain.ts";
@@ -19,14 +19,19 @@ interface Terminal {
   readonly env?: Record<string, string>;
   readonly tty?: boolean;
   readonly input?: string;
+  readonly clock?: Clock;
 }
 
-async function stillpoint(args: readonly string[], { env = {}, tty = false, input }: Terminal = {}): Promise<Result> {
+/** No test waits for real seconds. */
+const IMPATIENT: Clock = { ...systemClock, sleep: async () => {} };
+
+async function stillpoint(
+  args: readonly string[],
+  { env = {}, tty = false, input, clock = IMPATIENT }: Terminal = {},
+): Promise<Result> {
   const stream = () => Object.assign(new PassThrough(), { isTTY: tty });
   const [stdin, stdout, stderr] = [stream(), stream(), stream()];
   if (input !== undefined) stdin.end(input);
-  // No test waits for real seconds.
-  const clock = { ...systemClock, sleep: async () => {} };
   const code = await runCli(args, API_COMMANDS, { env, stdin, stdout, stderr, clock });
   const text = (from: PassThrough) => String(from.read() ?? "");
   return { code, out: text(stdout), err: text(stderr) };
@@ -197,6 +202,30 @@ test("a failed point fails the command with code and message", async (t) => {
   assert.equal(again.err, "ERROR: (VMAgentStatusCommunicationError) VM has not reported status.\n");
   const wait = await run("restore-point", "wait", "-g", "rg1", "--collection-name", "rpc1", "-n", "rp1");
   assert.equal(wait.err, again.err);
+});
+
+test("a restart of the service does not end a command that waits for an operation", async (t) => {
+  const domain = fakeDomain();
+  const api = await startApi(t, domain);
+  const client = { url: api.url, tokenFile: join(api.dataDir, "token"), caFile: join(api.dataDir, "tls/ca.pem") };
+  await writeFile(join(api.dataDir, "client.json"), JSON.stringify(client));
+  const clock = { ...systemClock, sleep: () => systemClock.sleep(10) };
+  const flags = ["--data-dir", api.dataDir];
+  assert.equal((await stillpoint(["group", "create", "-n", "rg1", "-l", "local", ...flags], { clock })).code, 0);
+  const running = stillpoint(["disk", "create", "-g", "rg1", "-n", "d", "--size-gb", "1", ...flags], { clock });
+  const operation = async () => {
+    for (;;) {
+      const [found] = domain.operations.values();
+      if (found) return found;
+      await systemClock.sleep(5);
+    }
+  };
+  const { id } = await operation();
+  await api.restart(200);
+  domain.finish(id);
+  const result = await running;
+  assert.equal(result.code, 0, result.err);
+  assert.equal(JSON.parse(result.out).name, "d");
 });
 
 test("a missing or unreadable file is named with its remedy, before anything is sent", async (t) => {

@@ -2,13 +2,13 @@ import type { Command } from "commander";
 import { confirm } from "../confirm.ts";
 import { type CommonOptions, type Context, leaf, option, type Surroundings } from "../context.ts";
 import { computePath, idOrName, subscriptionPath, versioned } from "../ids.ts";
-import { type Column, groupOf } from "../output.ts";
+import { type Column, groupOf, nameIn, valueAt } from "../output.ts";
 
 const COLUMNS: readonly Column[] = [
   ["Name", "name"],
   ["ResourceGroup", groupOf],
   ["Location", "location"],
-  ["Source", "properties.source.id"],
+  ["Source", (item) => nameIn(valueAt(item, "properties.source.id"))],
   ["ProvisioningState", "properties.provisioningState"],
 ];
 

@@ -3,15 +3,12 @@ import type { Json } from "../client.ts";
 import { type CommonOptions, type Context, leaf, option, type Surroundings } from "../context.ts";
 import { CliFailure } from "../failure.ts";
 import { versioned } from "../ids.ts";
-import { type Column, valueAt } from "../output.ts";
+import { type Column, nameIn, valueAt } from "../output.ts";
 import { pointPath } from "./paths.ts";
 
 const COLUMNS: readonly Column[] = [
-  ["VirtualMachine", "virtualMachine.id"],
-  [
-    "Disks",
-    (item) => (item["disks"] as { id: string }[] | undefined)?.map((disk) => disk.id.split("/").at(-1)).join(" "),
-  ],
+  ["VirtualMachine", (item) => nameIn(valueAt(item, "virtualMachine.id"))],
+  ["Disks", (item) => (item["disks"] as { id: string }[] | undefined)?.map((disk) => nameIn(disk.id)).join(" ")],
   ["NotRestored", (item) => (item["notRestored"] as string[] | undefined)?.join(", ")],
 ];
 

@@ -22,11 +22,15 @@ const RECORD_COLUMNS: readonly Column[] = [
   ["State", "properties.provisioningState"],
   ["Reached", "properties.record.reachedMode"],
   ["TakenAt", "properties.takenAt"],
-  ["StallMs", "properties.record.stallMs"],
+  ["StallMs", (item) => rounded(valueAt(item, "properties.record.stallMs"))],
   ["BytesRead", (item) => sum(item, "bytesRead")],
   ["NewStoredBytes", (item) => sum(item, "newStoredBytes")],
   ["TimeToDurableMs", "properties.record.timeToDurableMs"],
 ];
+
+function rounded(value: unknown): unknown {
+  return typeof value === "number" ? value.toFixed(1) : value;
+}
 
 function sum(item: Json, member: string): unknown {
   const disks = valueAt(item, "properties.record.disks");
@@ -96,7 +100,7 @@ async function wait(context: Context, options: CommonOptions): Promise<void> {
 
 async function recordOrNull(context: Context, options: CommonOptions): Promise<Json | null> {
   try {
-    return (await context.client.call("GET", recordPath(context, options))).body ?? null;
+    return (await context.client.poll(recordPath(context, options))).body ?? null;
   } catch (error) {
     if (error instanceof ApiFailure && error.status === 404 && options["deleted"] === true) return null;
     throw error;
