@@ -172,13 +172,11 @@ type JournalReads = Pick<CatalogReads, "journalHead" | "journalHash" | "unpublis
 
 function journalReads(db: Kysely<Tables>): JournalReads {
   return {
-    journalHead: async () =>
-      (await db
-        .selectFrom("journal")
-        .select(["number", "hash"])
-        .orderBy("number", "desc")
-        .limit(1)
-        .executeTakeFirst()) ?? null,
+    journalHead: async () => {
+      const newest = db.selectFrom("journal").select(["number", "hash"]).orderBy("number", "desc").limit(1);
+      const row = await newest.executeTakeFirst();
+      return row ? { number: row.number, hash: row.hash } : null;
+    },
     journalHash: async (number) =>
       (await db.selectFrom("journal").select("hash").where("number", "=", number).executeTakeFirst())?.hash ?? null,
     unpublished: async () =>
