@@ -1,0 +1,185 @@
+/** A guard as a process of its own, that tests may kill, with a second monitor into its QEMU for looking and poking. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { stringify } from "yaml";
+import { MiB, run, systemClock, type VmUid } from "../../../src/base/index.ts";
+import {
+  type CaptureId,
+  type CaptureState,
+  connectGuard,
+  type Guard,
+  guardSocketPath,
+  type MachineDisk,
+  type MachineSpec,
+  type VmFacts,
+  type VmState,
+} from "../../../src/guard/protocol.ts";
+import { connectQmp, type QmpClient, type QmpEvent } from "../../../src/hypervisors/qmp/index.ts";
+
+const SOURCE_ROOT = join(import.meta.dirname, "../../..");
+export const VM = "11111111-1111-4111-8111-111111111111" as VmUid;
+
+export interface GuardHost {
+  readonly dir: string;
+  readonly captureDir: string;
+  readonly guard: Guard;
+  /** Starts the guard's process; resolves when it answers, or when it has ended at `crashAt`. */
+  start(crashAt?: string): Promise<void>;
+  /** Ends the guard's process. */
+  kill(signal: "SIGKILL" | "SIGTERM"): Promise<void>;
+  /** Resolves when the guard's process has ended by itself. */
+  ended(): Promise<void>;
+  readonly pid: () => number;
+  /** A monitor of the test's own into the QEMU of {@link VM}. */
+  monitor(): Promise<TestMonitor>;
+  state(): Promise<VmState>;
+  facts(): Promise<VmFacts>;
+  capture(id: CaptureId): Promise<CaptureState | undefined>;
+  close(): Promise<void>;
+}
+
+export interface TestMonitor extends QmpClient {
+  readonly events: readonly QmpEvent[];
+}
+
+export interface HostOptions {
+  readonly captureDir?: string;
+  readonly socketDirs?: readonly string[];
+}
+
+export async function openGuardHost(options: HostOptions = {}): Promise<GuardHost> {
+  const dir = await mkdtemp(join(tmpdir(), "sp-guard-"));
+  const captureDir = options.captureDir ?? join(dir, "capture");
+  for (const name of ["pool", "sockets"]) await mkdir(join(dir, name), { mode: 0o700 });
+  const monitorPath = join(dir, "test.qmp");
+  const system = ["qemu-system-x86_64", "-qmp", `unix:${monitorPath},server=on,wait=off`];
+  const configPath = join(dir, "config.yaml");
+  const config = {
+    dataDir: join(dir, "data"),
+    repository: { path: join(dir, "repository"), keyFile: join(dir, "key") },
+    host: {
+      captureDir,
+      pools: [{ name: "main", path: join(dir, "pool") }],
+      socketDirs: options.socketDirs ?? [join(dir, "sockets")],
+      qemu: { system },
+    },
+  };
+  await writeFile(configPath, stringify(config));
+  const guard = await connectGuard(guardSocketPath(config.dataDir));
+  let child: ChildProcess | null = null;
+
+  async function ended(): Promise<void> {
+    if (child && child.exitCode === null && child.signalCode === null) await once(child, "exit");
+  }
+
+  async function start(crashAt?: string): Promise<void> {
+    const out = process.env["VERBOSE"] ? "inherit" : "ignore";
+    const { STILLPOINT_CRASH_AT: _, ...env } = process.env;
+    child = spawn(process.execPath, [join(SOURCE_ROOT, "src/programs/guard.ts"), "--config", configPath], {
+      stdio: ["ignore", out, out],
+      env: crashAt === undefined ? env : { ...env, STILLPOINT_CRASH_AT: crashAt },
+    });
+    while (child.exitCode === null && child.signalCode === null) {
+      const answered = await guard.call("vm.list", {}, 2_000).then(
+        () => true,
+        () => false,
+      );
+      if (answered) return;
+      await systemClock.sleep(50);
+    }
+  }
+
+  async function kill(signal: "SIGKILL" | "SIGTERM"): Promise<void> {
+    child?.kill(signal);
+    await ended();
+  }
+
+  const state = async () => {
+    const found = (await guard.call("vm.list", {})).find((one) => one.vm === VM);
+    if (!found) throw new Error("the guard does not know the VM");
+    return found;
+  };
+
+  return {
+    dir,
+    captureDir,
+    guard,
+    start,
+    kill,
+    ended,
+    pid: () => child?.pid ?? 0,
+    monitor: () => openMonitor(monitorPath),
+    state,
+    facts: () => guard.call("vm.inspect", { vm: VM }),
+    capture: async (id) => (await guard.call("capture.list", {})).find((one) => one.capture === id),
+    close: async () => {
+      await guard.close();
+      await kill("SIGKILL");
+      await endQemus(join(config.dataDir, "vms"));
+      await rm(dir, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Kills what the test's guard has started, by the pid that QEMU itself wrote and its command line confirms. */
+async function endQemus(folder: string): Promise<void> {
+  const { findQemu, runtimePaths } = await import("../../../src/guard/process.ts");
+  for (const vm of await readdir(folder).catch(() => [] as string[])) {
+    const paths = runtimePaths(join(folder, ".."), vm);
+    const pid = await findQemu(paths);
+    if (pid === null) continue;
+    process.kill(pid, "SIGKILL");
+    while ((await findQemu(paths)) !== null) await systemClock.sleep(20);
+  }
+}
+
+async function openMonitor(path: string): Promise<TestMonitor> {
+  const events: QmpEvent[] = [];
+  const qmp = await connectQmp({ path, onEvent: (event) => events.push(event) });
+  return { ...qmp, events };
+}
+
+export interface SmallDisk extends Partial<MachineDisk> {
+  readonly sizeMiB?: number;
+}
+
+/** A machine without an operating system: its firmware waits for a disk it can boot from. */
+export async function smallMachine(host: GuardHost, disks: readonly SmallDisk[] = [{}]): Promise<MachineSpec> {
+  const made: MachineDisk[] = [];
+  for (const [index, { sizeMiB = 64, ...wish }] of disks.entries()) {
+    const format = wish.format ?? "qcow2";
+    const path = join(host.dir, "pool", `${index}.${format}`);
+    await run("qemu-img", ["create", "-q", "-f", format, path, `${sizeMiB * MiB}`], 10_000);
+    const node = `d-00000000000${index}`;
+    made.push({ node, path, format, bus: "virtio-blk", serial: `disk${index}`, iothread: false, ...wish });
+  }
+  return {
+    vm: VM,
+    machineType: "q35",
+    cpuModel: "default",
+    vcpus: 1,
+    memoryMiB: 64,
+    firmware: { kind: "bios" },
+    disks: made,
+    nics: [],
+  };
+}
+
+/** Waits until `is` holds for what `look` gives; fails with the last look after a minute. */
+export async function until<T>(
+  what: string,
+  look: () => Promise<T>,
+  is: (value: T) => boolean,
+  ms = 60_000,
+): Promise<T> {
+  const end = systemClock.monotonicMs() + ms;
+  for (;;) {
+    const value = await look();
+    if (is(value)) return value;
+    if (systemClock.monotonicMs() > end) throw new Error(`${what}: not within ${ms} ms, last ${JSON.stringify(value)}`);
+    await systemClock.sleep(50);
+  }
+}
