@@ -1,5 +1,5 @@
 #!/bin/sh
-# sh setup/run.sh quickstart|install|prepare|test|long [ARGUMENTS]
+# sh setup/run.sh quickstart|install|prepare|test|long|bench [ARGUMENTS]
 # Says what will be installed, installs what is missing, and runs it.
 set -eu
 umask 022
@@ -15,8 +15,8 @@ mode=${1:-}
 [ $# -eq 0 ] || shift
 case "$mode" in
   quickstart | install) groups="run" ;;
-  prepare | test | long) groups="run test" ;;
-  *) die "usage: sh setup/run.sh quickstart|install|prepare|test|long" ;;
+  prepare | test | long | bench) groups="run test" ;;
+  *) die "usage: sh setup/run.sh quickstart|install|prepare|test|long|bench" ;;
 esac
 
 # install_service PROGRAM: configuration, folders and units for a service in earnest; never overwrites a configuration.
@@ -72,6 +72,10 @@ case "$mode" in
     ;;
   prepare)
     "$node" "$setup/guest/build.ts"
+    ;;
+  bench)
+    cd "$repo"
+    exec "$node" bench/run.ts "$@"
     ;;
   test | long)
     "$node" "$setup/guest/build.ts"

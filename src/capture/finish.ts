@@ -139,7 +139,7 @@ async function connect(socket: string | null, disk: DiskPlan): Promise<NbdClient
 }
 
 /** A frozen source of another size than planned is another disk. */
-export function requireSize(sizeBytes: number, disk: DiskPlan): void {
+function requireSize(sizeBytes: number, disk: DiskPlan): void {
   if (sizeBytes !== disk.sizeBytes)
     throw new StillpointError(
       "VMRestorePointInternalError",

@@ -16,13 +16,13 @@ export function createMachines(guard: Guard): Machines {
       await guard.call("vm.start", { spec: machineSpec(vm, disks) }, START_MS);
     },
     async powerOff(vm, skipShutdown) {
-      await guard.call("vm.powerOff", { vm, graceMs: skipShutdown ? 0 : GRACE_MS }, STOP_MS);
+      await ifKnown(guard.call("vm.powerOff", { vm, graceMs: skipShutdown ? 0 : GRACE_MS }, STOP_MS));
     },
     async deallocate(vm) {
-      await guard.call("vm.deallocate", { vm, graceMs: GRACE_MS }, STOP_MS);
+      await ifKnown(guard.call("vm.deallocate", { vm, graceMs: GRACE_MS }, STOP_MS));
     },
     async forget(vm) {
-      await guard.call("vm.forget", { vm });
+      await ifKnown(guard.call("vm.forget", { vm }));
     },
     power: (vm) => power(guard, vm),
     adopt: async (vm, qmpSocket, qgaSocket) =>
@@ -40,6 +40,15 @@ export function createMachines(guard: Guard): Machines {
       await guard.call("vm.execute", { vm, step });
     },
   };
+}
+
+/** A VM that was never started is unknown to the guard: it is off, and there is nothing to forget. */
+async function ifKnown(call: Promise<unknown>): Promise<void> {
+  try {
+    await call;
+  } catch (error) {
+    if (!(error instanceof StillpointError && error.code === "ResourceNotFound")) throw error;
+  }
 }
 
 async function power(guard: Guard, vm: VmUid): Promise<VmPower> {

@@ -4,7 +4,7 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { pino } from "pino";
-import { createApi, ensureCertificate, ensureToken, writeClientFile } from "../api/index.ts";
+import { type Api, createApi, ensureCertificate, ensureToken, writeClientFile } from "../api/index.ts";
 import { type Clock, StillpointError, systemClock, systemRandom } from "../base/index.ts";
 import { createCaptures } from "../capture/index.ts";
 import { openCatalog } from "../catalog/index.ts";
@@ -111,14 +111,26 @@ async function main(): Promise<void> {
   await writeClientFile(dataDir, { url, tokenFile: token.path, caFile: certificate.caFile });
   log.info({ url, region: config.region, repository: repository.repositoryId }, "the service is ready");
   const upkeep = startUpkeep(catalog, repository, clock, log);
+  const renewal = setInterval(() => renewCertificate(api), RENEWAL_CHECK_MS);
   await untilAskedToStop();
   log.info({}, "stopping");
+  clearInterval(renewal);
   await api.close();
   await upkeep.stop();
   await domain.close();
   await guard.close();
   await repository.close();
   await catalog.close();
+}
+
+const RENEWAL_CHECK_MS = 24 * 60 * 60_000;
+
+/** A service that runs for years must not end with its certificate. */
+function renewCertificate(api: Api): void {
+  ensureCertificate(config.dataDir, clock).then(
+    (certificate) => api.setCertificate(certificate),
+    (error: unknown) => log.error({ err: error }, "the certificate could not be checked; tried again tomorrow"),
+  );
 }
 
 function settingsOf(from: Config) {
