@@ -54,16 +54,17 @@ function instantOf(job: CaptureJob, plan: CapturePlan, instant: InstantFacts): S
   const mode = { freeze: plan.freeze, reason: plan.modeReason };
   const reached = reachedMode(job.point.requestedMode, mode, instant.freeze);
   const { freeze } = instant;
+  const tenths = (ms: number) => Math.round(ms * 10) / 10;
   return {
     takenAt: instant.takenAt,
-    transactionMs: instant.transactionMs,
-    stallMs: freeze ? freeze.frozenMs : instant.transactionMs,
+    transactionMs: tenths(instant.transactionMs),
+    stallMs: tenths(freeze ? freeze.frozenMs : instant.transactionMs),
     freeze: freeze && {
       frozenFilesystems: freeze.frozenFilesystems,
       thawedFilesystems: freeze.thawedFilesystems,
-      freezeMs: freeze.freezeMs,
-      thawMs: freeze.thawMs,
-      frozenMs: freeze.frozenMs,
+      freezeMs: tenths(freeze.freezeMs),
+      thawMs: tenths(freeze.thawMs),
+      frozenMs: tenths(freeze.frozenMs),
     },
     reachedMode: reached.mode,
     modeReason: reached.reason,

@@ -69,6 +69,8 @@ export interface PlanInput {
   readonly disks: readonly PlannedDisk[];
   readonly freeze: boolean;
   readonly modeReason: string;
+  /** Somebody else's NBD server runs in this QEMU, which can have one at most: then every disk is pushed. */
+  readonly foreignNbd?: boolean;
 }
 
 /** Throws OperationNotAllowed, naming the disk and the remedy, when the VM's present state forbids a capture. */
@@ -113,9 +115,9 @@ function planDisk(input: PlanInput, disk: PlannedDisk, index: number, iothreadDi
         remedy: "Retry when that job has ended, or exclude the disk with excludeDisks.",
       },
     );
-  const method = facts.iothread ? iothreadDisks : "pull";
+  const method = input.foreignNbd ? "push" : facts.iothread ? iothreadDisks : "pull";
   const prefix = `sp-${input.server8}-`;
-  const base = method === "pull" ? incrementBase(disk, facts) : pushBase(disk);
+  const base = method === "pull" ? incrementBase(disk, facts) : pushBase(disk, input.foreignNbd === true);
   const names = namesFor(input, `${index}`);
   return {
     diskUid: disk.diskUid,
@@ -157,9 +159,12 @@ function incrementBase(disk: PlannedDisk, facts: DiskFacts): Base {
   return { kind: "incremental", bitmap: bitmap.name, reason: null };
 }
 
-function pushBase(disk: PlannedDisk): Base {
+function pushBase(disk: PlannedDisk, foreignNbd: boolean): Base {
   if (!disk.anchor) return { kind: "full", bitmap: null, reason: null };
-  return { kind: "full-compared", bitmap: null, reason: "this QEMU can only push a disk that runs in an iothread" };
+  const reason = foreignNbd
+    ? "an NBD server that is not Stillpoint's runs in this QEMU, so the disk was pushed"
+    : "this QEMU can only push a disk that runs in an iothread";
+  return { kind: "full-compared", bitmap: null, reason };
 }
 
 /** A UEFI variable store is one more member of the transaction, always pushed whole. */

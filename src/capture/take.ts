@@ -18,6 +18,8 @@ export async function takePointInTime(
   const capture = job.intent.capture as CaptureId;
   const facts = await deps.guard.call("vm.inspect", { vm: job.vm.vmUid });
   const mode = decideMode(job.point.requestedMode, facts);
+  const foreignNbd =
+    facts.kind === "adopted" && (await deps.guard.call("vm.nbd", { vm: job.vm.vmUid })).server === "foreign";
   const plan = planCapture({
     capture,
     server8: server8(deps),
@@ -35,6 +37,7 @@ export async function takePointInTime(
     }),
     freeze: mode.freeze,
     modeReason: mode.reason,
+    foreignNbd,
   });
   const stored: StoredPlan = { way: "online", plan };
   await atStep(deps, "plan-saved", () => hooks.savePlan(stored));
@@ -73,7 +76,7 @@ async function openCapture(deps: CaptureDeps, plan: CapturePlan): Promise<void> 
     vm: plan.vm,
     incarnation: plan.incarnation,
     giveUp: giveUpSteps(plan),
-    jobs: plan.disks.filter((disk) => disk.method === "pull").map((disk) => disk.names.job),
+    jobs: plan.disks.map((disk) => disk.names.job),
     silenceMs: deps.silenceMs,
   });
 }
