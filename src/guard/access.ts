@@ -44,15 +44,10 @@ async function openInQemu(machine: Machine, filename: string): Promise<void> {
 class Unreachable extends Error {}
 
 async function tryServer({ nbd }: CaptureTools, machine: Machine): Promise<void> {
-  const socket = await nbd.start(machine).catch((error: unknown) => {
-    // Somebody else's server forbids only the disks that must be read over NBD; the capture will say so.
-    if (error instanceof StillpointError && !(error instanceof QmpError) && error.code === "OperationNotAllowed")
-      return null;
-    throw error;
-  });
-  if (socket === null) return;
+  // Beside somebody else's server disks are pushed, and no socket of ours is needed.
+  if (!(await nbd.available(machine))) return;
   try {
-    await connects(socket);
+    await connects(await nbd.start(machine));
   } finally {
     await nbd.stop(machine);
   }

@@ -49,7 +49,7 @@ export async function createGuardCore(options: GuardOptions, announce: Announce)
 
   const listener: MachineListener = {
     event: watch.event,
-    up: () => {},
+    up: watch.recheck,
     gone: (vm, reason) => {
       endings.lose(vm, reason).catch((error) => options.log.error({ err: error, vm }, "could not note a lost VM"));
     },
@@ -199,6 +199,11 @@ export async function createGuardCore(options: GuardOptions, announce: Announce)
       },
       "vm.list": async () => machines.all().map((machine) => machine.state()),
       "vm.inspect": async ({ vm }) => inspect(machines.get(vm)),
+      "vm.nbd": async ({ vm }) => {
+        const machine = machines.get(vm);
+        const ours = await machine.exclusively(() => nbd.available(machine));
+        return { server: ours ? "ours" : "foreign" };
+      },
       "vm.execute": async ({ vm, step }) => {
         checkStep(step, new Set(), "step");
         const machine = machines.get(vm);

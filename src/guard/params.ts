@@ -18,6 +18,7 @@ const PARAMS: { readonly [M in GuardMethod]: Check } = {
   "vm.release": fields({ vm: uuid, steps: list(step) }),
   "vm.list": fields({}),
   "vm.inspect": fields({ vm: uuid }),
+  "vm.nbd": fields({ vm: uuid }),
   "vm.execute": fields({ vm: uuid, step }),
   "capture.open": fields({
     capture: captureId,

@@ -180,6 +180,11 @@ export interface GuardCalls {
   "vm.list": { params: Record<string, never>; result: readonly VmState[] };
   /** Errors: ResourceNotFound (unknown), HypervisorUnavailable (down or silent). */
   "vm.inspect": { params: { vm: VmUid }; result: VmFacts };
+  /**
+   * Whose QEMU's one NBD server can be: tries to start ours, and stops it again unless a capture needs it. `foreign`:
+   * somebody else's runs, and is left alone; then nothing can be pulled from this QEMU.
+   */
+  "vm.nbd": { params: { vm: VmUid }; result: { server: "ours" | "foreign" } };
   /** One allowed command outside a capture (`block_resize`, bitmap removal). */
   "vm.execute": { params: { vm: VmUid; step: QmpStep }; result: unknown };
 

@@ -18,6 +18,8 @@ export interface Watch {
   problem(entry: CaptureEntry): Promise<string | null>;
   /** An event of QEMU. */
   event(vm: VmUid, event: QmpEvent): void;
+  /** The monitor was away, and with it every event: looks at everything. */
+  recheck(vm: VmUid): void;
   /** Once a second: what brings no event. */
   tick(): Promise<void>;
 }
@@ -73,6 +75,18 @@ export function createWatch(tools: CaptureTools, endings: Endings): Watch {
     return await spaceProblem(entry);
   }
 
+  function recheck(vm: VmUid): void {
+    for (const { open } of capturesOf(book, vm).filter(isActive))
+      machines
+        .get(vm)
+        .exclusively(async () => {
+          const entry = book.ledger().captures.get(open.capture);
+          return entry && isActive(entry) ? await problem(entry) : null;
+        })
+        .then((found) => (found === null ? undefined : giveUp(open.capture, found)))
+        .catch((error) => options.log.warn({ err: error, vm }, "a capture could not be looked at"));
+  }
+
   /** The files' sizes say the same as the write thresholds; they also say it when an event was missed. */
   async function spaceProblem(entry: CaptureEntry): Promise<string | null> {
     if (entry.scratch.size === 0) return null;
@@ -112,6 +126,7 @@ export function createWatch(tools: CaptureTools, endings: Endings): Watch {
     },
     problem,
     event,
+    recheck,
     tick,
   };
 }

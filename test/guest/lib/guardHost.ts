@@ -5,7 +5,8 @@ import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stringify } from "yaml";
-import { MiB, run, systemClock, type VmUid } from "../../../src/base/index.ts";
+import { MiB, run, systemClock, systemRandom, type VmUid } from "../../../src/base/index.ts";
+import { type RunningGuard, runGuard } from "../../../src/guard/index.ts";
 import {
   type CaptureId,
   type CaptureState,
@@ -22,12 +23,17 @@ import { connectQmp, type QmpClient, type QmpEvent } from "../../../src/hypervis
 const SOURCE_ROOT = join(import.meta.dirname, "../../..");
 export const VM = "11111111-1111-4111-8111-111111111111" as VmUid;
 
+const say = (fields: object, message: string) => void (process.env["VERBOSE"] && console.error(message, fields));
+const quiet = { info() {}, warn: say, error: say };
+
 export interface GuardHost {
   readonly dir: string;
   readonly captureDir: string;
   readonly guard: Guard;
   /** Starts the guard's process; resolves when it answers, or when it has ended at `crashAt`. */
   start(crashAt?: string): Promise<void>;
+  /** What must stay free in the capture folder of a guard in the test's own process; may be changed at any time. */
+  readonly spaceRule: { minFreeBytes: number; minFreeRatio: number };
   /** Ends the guard's process. */
   kill(signal: "SIGKILL" | "SIGTERM"): Promise<void>;
   /** Resolves when the guard's process has ended by itself. */
@@ -47,6 +53,8 @@ export interface TestMonitor extends QmpClient {
 
 export interface HostOptions {
   readonly captureDir?: string;
+  /** Run the guard inside the test: it cannot be killed, but its rules can be changed. */
+  readonly inProcess?: boolean;
   readonly socketDirs?: readonly string[];
 }
 
@@ -69,13 +77,24 @@ export async function openGuardHost(options: HostOptions = {}): Promise<GuardHos
   };
   await writeFile(configPath, stringify(config));
   const guard = await connectGuard(guardSocketPath(config.dataDir));
+  const spaceRule = { minFreeBytes: 0, minFreeRatio: 0 };
   let child: ChildProcess | null = null;
+  let inside: RunningGuard | null = null;
 
   async function ended(): Promise<void> {
     if (child && child.exitCode === null && child.signalCode === null) await once(child, "exit");
   }
 
+  async function startInside(): Promise<void> {
+    const { dataDir } = config;
+    const qemu = { system, firmwareCode: "/usr/share/OVMF/OVMF_CODE_4M.fd" };
+    const { socketDirs } = config.host;
+    const sources = { clock: systemClock, random: systemRandom, log: quiet, probe: () => {} };
+    inside = await runGuard({ dataDir, captureDir, socketDirs, qemu, accelerator: "tcg", spaceRule, ...sources });
+  }
+
   async function start(crashAt?: string): Promise<void> {
+    if (options.inProcess) return startInside();
     const out = process.env["VERBOSE"] ? "inherit" : "ignore";
     const { STILLPOINT_CRASH_AT: _, ...env } = process.env;
     child = spawn(process.execPath, [join(SOURCE_ROOT, "src/programs/guard.ts"), "--config", configPath], {
@@ -107,6 +126,7 @@ export async function openGuardHost(options: HostOptions = {}): Promise<GuardHos
     dir,
     captureDir,
     guard,
+    spaceRule,
     start,
     kill,
     ended,
@@ -117,6 +137,7 @@ export async function openGuardHost(options: HostOptions = {}): Promise<GuardHos
     capture: async (id) => (await guard.call("capture.list", {})).find((one) => one.capture === id),
     close: async () => {
       await guard.close();
+      await inside?.close();
       await kill("SIGKILL");
       await endQemus(join(config.dataDir, "vms"));
       await rm(dir, { recursive: true, force: true });
