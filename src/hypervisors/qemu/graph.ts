@@ -15,6 +15,8 @@ export interface BlockGraph {
   driver(name: string): string;
   /** The node below `name` by its `file`, or else its `backing` edge. */
   below(name: string): string | undefined;
+  /** The nodes that stand on `name`. */
+  above(name: string): readonly string[];
 }
 
 /** Reads the graph. The edges come from a debugging command that 7.2 and 10.0 have; without it there are no edges. */
@@ -27,6 +29,7 @@ export async function readGraph(qmp: QmpClient): Promise<BlockGraph> {
     node: (name) => byName.get(name),
     driver: (name) => optionalText(byName.get(name)?.["drv"]),
     below: (name) => below.get(name),
+    above: (name) => [...below].filter(([, child]) => child === name).map(([parent]) => parent),
   };
 }
 
@@ -45,7 +48,10 @@ async function readEdges(qmp: QmpClient): Promise<ReadonlyMap<string, string>> {
   return below;
 }
 
-/** The disk's own node under the filters that stand on it, and those filters' drivers from the top. */
+/**
+ * The disk's own node under the filters that stand on it, and those filters' drivers from the top. A job's own filter is
+ * left out by `query-block`, so whatever else stands on the node is looked at, too.
+ */
 export function underFilters(
   graph: BlockGraph,
   top: string,
@@ -53,10 +59,11 @@ export function underFilters(
   const filters: string[] = [];
   let node = top;
   while (FILTERS.has(graph.driver(node)) && filters.length < 16) {
-    filters.push(graph.driver(node));
+    filters.push(node);
     const next = graph.below(node);
     if (next === undefined) break;
     node = next;
   }
-  return { node, filters };
+  const hidden = graph.above(node).filter((name) => FILTERS.has(graph.driver(name)) && !filters.includes(name));
+  return { node, filters: [...filters, ...hidden].map(graph.driver) };
 }
