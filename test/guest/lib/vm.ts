@@ -16,10 +16,10 @@ export const computeId = (group: string, type: string, name: string) =>
 
 export interface GuestVm {
   readonly id: string;
-  /** OS disk, /b (qcow2), /c (raw). */
-  readonly disks: readonly [string, string, string];
-  /** Files of the three disks. */
-  readonly images: readonly [string, string, string];
+  /** OS disk, /b (qcow2), /c (raw), and what was attached beside. */
+  readonly disks: readonly [string, string, string, ...string[]];
+  /** Their files. */
+  readonly images: readonly [string, string, string, ...string[]];
   /** Azure's vmId: names the runtime folder. */
   readonly vmUid: string;
   readonly console: GuestConsole;
@@ -34,6 +34,8 @@ export interface GuestVmOptions {
   readonly name?: string;
   /** PUT to machines/default before the VM is made; `disks` is filled in for what it leaves out. */
   readonly machine?: Readonly<Record<string, unknown>>;
+  /** Files in the pool to attach after /c. */
+  readonly extraImages?: readonly string[];
 }
 
 /** Imports the guest's disks, makes the VM, starts it, and waits until its agent answers and its writer writes. */
@@ -41,8 +43,11 @@ export async function createGuestVm(site: Stillpoint, options: GuestVmOptions = 
   const { group = "test", name = "vm1" } = options;
   const send = (path: string, body: unknown) =>
     site.client.send<{ properties: { vmId: string } }>("PUT", path, { body, timeoutMs: GUEST_TIMEOUT_MS });
-  const images = await guestImages(site, name);
-  const disks = (["os", "b", "c"] as const).map((disk) => computeId(group, "disks", `${name}-${disk}`));
+  const { extraImages = [] } = options;
+  const images = [...(await guestImages(site, name)), ...extraImages];
+  const disks = images.map((_, index) =>
+    computeId(group, "disks", `${name}-${["os", "b", "c"][index] ?? `extra${index}`}`),
+  );
   await send(groupId(group), { location: "local" });
   for (const [index, path] of images.entries())
     await send(disks[index] ?? "", {
@@ -62,7 +67,7 @@ export async function createGuestVm(site: Stillpoint, options: GuestVmOptions = 
       hardwareProfile: { vmSize: "Standard_B1ls" },
       storageProfile: {
         osDisk: { ...attached(disks[0]), osType: "Linux" },
-        dataDisks: [1, 2].map((index) => ({ ...attached(disks[index]), lun: index - 1 })),
+        dataDisks: disks.slice(1).map((disk, lun) => ({ ...attached(disk), lun })),
       },
     },
   });
@@ -74,7 +79,7 @@ export async function createGuestVm(site: Stillpoint, options: GuestVmOptions = 
   const vm: GuestVm = {
     id,
     disks: disks as unknown as GuestVm["disks"],
-    images: images as GuestVm["images"],
+    images: images as unknown as GuestVm["images"],
     vmUid,
     console: guest,
     written,
