@@ -52,6 +52,12 @@ export function parentOf(id: ResourceId): ResourceId {
   return id.split("/").slice(0, -2).join("/") as ResourceId;
 }
 
+/** The name in the id of a new resource. Throws InvalidResourceName when it cannot be one, slashes included. */
+export function checkNewId(type: ResourceType | "restorePoints", id: ResourceId, target: string): void {
+  const place = type === "restorePoints" ? 10 : 8;
+  checkName(type, id.split("/").slice(place).join("/"), target);
+}
+
 export function isOfType(id: ResourceId, type: ResourceType): boolean {
   const parts = id.toLowerCase().split("/");
   return parts.length === 9 && parts[6] === "microsoft.compute" && parts[7] === type.toLowerCase() && parts[8] !== "";

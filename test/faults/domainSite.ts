@@ -1,5 +1,7 @@
 /** A site for tests of the domain: a world, a catalog, a service over both, and the commands of a user. */
-import { type OperationId, type ResourceId, StillpointError } from "../../src/base/index.ts";
+import assert from "node:assert/strict";
+import { type ErrorCode, idKey, type OperationId, type ResourceId, StillpointError } from "../../src/base/index.ts";
+import { openCatalog } from "../../src/catalog/index.ts";
 import {
   type Catalog,
   createDomain,
@@ -17,7 +19,7 @@ import {
   gatedCatalog,
   seededRandom,
   silentLog,
-  type World,
+  World,
   worldCaptures,
   worldImages,
   worldJournal,
@@ -149,4 +151,87 @@ export async function takePoint(domain: Domain, name: string, more: Partial<Poin
   const { operation } = await domain.createPoint(point("shop-points", name, more));
   await ended(domain, operation);
   return domain.getPoint(id.point("shop-points", name));
+}
+
+/** Everything the catalog holds, to see that a refused command changed nothing. */
+export async function snapshot(catalog: Catalog): Promise<unknown> {
+  const all = { after: null, limit: 1_000 };
+  return catalog.read(async (tx) => {
+    const collections = await tx.resources("collection", "/subscriptions/", all);
+    return {
+      groups: await tx.groups(GROUP.split("/")[2] ?? "", all),
+      disks: await tx.resources("disk", "/subscriptions/", all),
+      vms: await tx.resources("vm", "/subscriptions/", all),
+      collections,
+      points: await Promise.all(collections.map((collection) => tx.points(idKey(collection.id), all))),
+      operations: await tx.openOperations(),
+      intents: await tx.intents(),
+      pins: await tx.pins(),
+      anchors: await tx.anchors(),
+      head: await tx.journalHead(),
+    };
+  });
+}
+
+export interface Site {
+  readonly world: World;
+  readonly catalog: Catalog;
+  readonly domain: Domain;
+  /** The command is refused with that error, and nothing in catalog or journal has changed. */
+  refuses(expected: ExpectedError, command: () => Promise<unknown>): Promise<void>;
+  close(): Promise<void>;
+}
+
+interface ExpectedError {
+  readonly code: ErrorCode;
+  readonly target?: string;
+  readonly message?: RegExp;
+}
+
+/** A furnished site whose service has settled. */
+export async function openSite(settings: Partial<DomainSettings> = {}): Promise<Site> {
+  const world = new World();
+  const catalog = await openCatalog(":memory:");
+  const domain = startService(world, catalog, { settings });
+  await domain.recover();
+  await furnish(domain);
+  return {
+    world,
+    catalog,
+    domain,
+    refuses: async (expected, command) => {
+      // What earlier commands left to do in the background (the release of a capture) is no change of this one.
+      await turns(100);
+      const before = await snapshot(catalog);
+      const entries = world.journal.length;
+      await assert.rejects(command, (error: unknown) => {
+        assert.ok(error instanceof StillpointError, String(error));
+        const { code, target, message } = error;
+        assert.equal(code, expected.code, message);
+        if (expected.target !== undefined) assert.equal(target, expected.target);
+        if (expected.message) assert.match(message, expected.message);
+        return true;
+      });
+      assert.deepEqual(await snapshot(catalog), before, "a refused command changed the catalog");
+      assert.equal(world.journal.length, entries, "a refused command wrote to the journal");
+    },
+    close: async () => {
+      await domain.close();
+      await catalog.close();
+    },
+  };
+}
+
+/** Lets everything that is ready run. */
+export async function turns(count: number): Promise<void> {
+  for (let i = 0; i < count; i++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+/** Waits until `condition` holds, by turns of the event loop and not by time. */
+export async function until(what: string, condition: () => Promise<boolean> | boolean): Promise<void> {
+  for (let tries = 0; tries < 20_000; tries++) {
+    if (await condition()) return;
+    await turns(1);
+  }
+  throw new Error(`it never came to this: ${what}`);
 }

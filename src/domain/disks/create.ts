@@ -2,7 +2,7 @@ import { type Bytes, bytes, type DiskUid, GiB, idKey, type ResourceId, Stillpoin
 import type { Accepted, DiskPut } from "../commands.ts";
 import { type Context, timestamp } from "../context.ts";
 import type { Disk, DiskFormat } from "../model.ts";
-import { checkLocation, checkName, conflict, nameOf, needGroup, parentOf } from "../names.ts";
+import { checkLocation, checkNewId, conflict, nameOf, needGroup, parentOf } from "../names.ts";
 import { errorFacts, newOperation } from "../operations/operation.ts";
 import type { Performer } from "../operations/perform.ts";
 import { needRestorable } from "../points/read.ts";
@@ -15,7 +15,7 @@ import { changeExisting } from "./update.ts";
  * tags and size of the one that is there. An import is done when this returns; the others end with their operation.
  */
 export async function putDisk(ctx: Context, command: DiskPut): Promise<Accepted<Disk>> {
-  checkName("disks", nameOf(command.id), "diskName");
+  checkNewId("disks", command.id, "diskName");
   checkLocation(command.location, ctx.settings.region);
   ctx.tasks.admit();
   const sku = checkSku(ctx, command.sku);

@@ -2,7 +2,7 @@ import { type DiskUid, idKey, StillpointError, type VmUid } from "../../base/ind
 import type { Accepted, VmImport } from "../commands.ts";
 import { type Context, timestamp } from "../context.ts";
 import type { AttachedDisk, Disk, MachineConfig, Vm } from "../model.ts";
-import { checkLocation, checkName, conflict, groupIdOf, makeId, nameOf, needGroup } from "../names.ts";
+import { checkLocation, checkNewId, conflict, groupIdOf, makeId, nameOf, needGroup } from "../names.ts";
 import { newOperation } from "../operations/operation.ts";
 import type { Performer } from "../operations/perform.ts";
 import type { Adopted, CatalogReads, CatalogTx } from "../ports.ts";
@@ -16,7 +16,7 @@ const ADOPTED_SIZE = "Adopted";
 
 /** Adopts a VM that somebody else's QEMU command line started. Its disks are found over QMP by the operation. */
 export async function importVm(ctx: Context, command: VmImport): Promise<Accepted<Vm>> {
-  checkName("virtualMachines", nameOf(command.id), "vmName");
+  checkNewId("virtualMachines", command.id, "vmName");
   checkLocation(command.location, ctx.settings.region);
   ctx.tasks.admit();
   const accepted = await ctx.catalog.transaction(async (tx) => {

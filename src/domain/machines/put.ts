@@ -2,7 +2,7 @@ import { idKey, type VmUid } from "../../base/index.ts";
 import type { Accepted, VmPut } from "../commands.ts";
 import { type Context, timestamp } from "../context.ts";
 import type { AttachedDisk, Disk, Vm } from "../model.ts";
-import { checkLocation, checkName, conflict, nameOf, needGroup } from "../names.ts";
+import { checkLocation, checkNewId, conflict, nameOf, needGroup } from "../names.ts";
 import { newOperation } from "../operations/operation.ts";
 import type { Performer } from "../operations/perform.ts";
 import type { CatalogTx } from "../ports.ts";
@@ -14,7 +14,7 @@ import { changeVm } from "./update.ts";
 
 /** Creates a VM from disks that are there, and starts it; or changes the one that is there. */
 export async function putVm(ctx: Context, command: VmPut): Promise<Accepted<Vm>> {
-  checkName("virtualMachines", nameOf(command.id), "vmName");
+  checkNewId("virtualMachines", command.id, "vmName");
   checkLocation(command.location, ctx.settings.region);
   checkAttachments(command);
   ctx.tasks.admit();

@@ -3,7 +3,7 @@ import type { Accepted, Deleted, Domain } from "../commands.ts";
 import { type Context, timestamp } from "../context.ts";
 import type { Seal } from "../journal/writer.ts";
 import type { RestorePoint, RestorePointCollection, Tags } from "../model.ts";
-import { checkLocation, checkName, conflict, isOfType, nameOf, needGroup, notFound } from "../names.ts";
+import { checkLocation, checkNewId, conflict, isOfType, nameOf, needGroup, notFound } from "../names.ts";
 import { newOperation } from "../operations/operation.ts";
 import type { Performer } from "../operations/perform.ts";
 import { everyPage } from "../paging.ts";
@@ -14,7 +14,7 @@ type CollectionPut = Parameters<Domain["putCollection"]>[0];
 
 /** Creates a collection for one VM, or changes its tags. Durable in the journal when it returns. */
 export async function putCollection(ctx: Context, command: CollectionPut): Promise<Accepted<RestorePointCollection>> {
-  checkName("restorePointCollections", nameOf(command.id), "restorePointCollectionName");
+  checkNewId("restorePointCollections", command.id, "restorePointCollectionName");
   const location = checkLocation(command.location, ctx.settings.region);
   return ctx.writer.append(async (tx, seal) => {
     await needGroup(tx, command.id);

@@ -3,7 +3,7 @@ import { attachedDisks } from "../attached.ts";
 import type { Accepted, PointCreate } from "../commands.ts";
 import { type Context, timestamp } from "../context.ts";
 import type { AttachedDisk, Intent, RestorePoint, RestorePointCollection, Vm } from "../model.ts";
-import { checkName, conflict, nameOf, notFound } from "../names.ts";
+import { checkNewId, conflict, nameOf, notFound } from "../names.ts";
 import { newOperation, refuseBusy } from "../operations/operation.ts";
 import type { CatalogReads, CatalogTx } from "../ports.ts";
 import { startCapture } from "./capture.ts";
@@ -16,7 +16,7 @@ import { startCapture } from "./capture.ts";
 export async function createPoint(ctx: Context, command: PointCreate): Promise<Accepted<RestorePoint>> {
   ctx.writer.check();
   ctx.tasks.admit();
-  checkName("restorePoints", nameOf(command.id), "restorePointName");
+  checkNewId("restorePoints", command.id, "restorePointName");
   const accepted = await ctx.catalog.transaction((tx) => decide(ctx, tx, command));
   if (accepted.created) startCapture(ctx, accepted.resource, false);
   return accepted;
