@@ -3,12 +3,13 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { buildGuest } from "../../setup/guest/index.ts";
-import { bytes, MiB, type ResourceId, systemClock } from "../../src/base/index.ts";
+import { bytes, MiB, type ResourceId, run, systemClock } from "../../src/base/index.ts";
 import type { RestoreOutput, RestorePoint, Vm } from "../../src/domain/index.ts";
 import { connectNbd } from "../../src/nbd/index.ts";
 import { connectConsole, type GuestConsole } from "../../src/programs/quickstart/console.ts";
 import { type Foreign, startForeign } from "./lib/foreign.ts";
 import { agentAnswers, dataDisks, GROUP, openStack, putCollection, type Stack, takePoint } from "./lib/stack.ts";
+import { digest, readPoint } from "./lib/truth.ts";
 
 const SLOW_MS = 240_000;
 const VM_ID = `${GROUP}/providers/Microsoft.Compute/virtualMachines/theirs` as ResourceId;
@@ -30,6 +31,17 @@ describe("an adopted UEFI machine with SCSI, an iothread and two NICs", () => {
       await systemClock.sleep(50);
     }
     throw new Error("a capture was not released in time");
+  }
+
+  /** The owner's VM stands still: its files are the truth about the point. */
+  async function assertHoldsImages(point: RestorePoint): Promise<void> {
+    const files = [foreign.disks.os, foreign.disks.c, foreign.disks.b];
+    for (const [index, disk] of point.disks.entries()) {
+      const [stored, truth] = [join(stack.dir, "stored.raw"), join(stack.dir, "truth.raw")];
+      await readPoint(stack.repository, disk, stored);
+      await run("qemu-img", ["convert", "-U", "-f", disk.format, "-O", "raw", files[index] ?? "", truth], SLOW_MS);
+      assert.equal(await digest(stored), await digest(truth), `disk ${disk.diskName} of ${point.name}`);
+    }
   }
 
   before(async () => {
@@ -119,7 +131,10 @@ describe("an adopted UEFI machine with SCSI, an iothread and two NICs", () => {
     });
     const reader = await connectNbd({ socketPath: socket, exportName: "theirs", depth: 1, requestTimeoutMs: 10_000 });
     try {
+      await foreign.owner.execute("stop");
       const point = await takePoint(stack, collection, "beside");
+      await assertHoldsImages(point);
+      await foreign.owner.execute("cont");
       assert.deepEqual(kinds(point), ["push full-compared", "push full-compared", "push full-compared"]);
       assert.match(point.record?.disks[0]?.fullReason ?? "", /NBD server/);
       await reader.readInto(bytes(0), Buffer.alloc(4096));
@@ -128,7 +143,10 @@ describe("an adopted UEFI machine with SCSI, an iothread and two NICs", () => {
       await reader.close();
       await foreign.owner.execute("nbd-server-stop");
     }
+    await foreign.owner.execute("stop");
     const point = await takePoint(stack, collection, "alone");
+    await assertHoldsImages(point);
+    await foreign.owner.execute("cont");
     assert.deepEqual(kinds(point), ["pull full-compared", "pull full-compared", "push full-compared"]);
   });
 

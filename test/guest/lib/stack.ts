@@ -267,13 +267,19 @@ export async function bootVm(
   return domain.getVm(vmId);
 }
 
+/** A UEFI guest under emulation on a loaded machine takes its time; 7 s to 20 s on an idle one. */
+const BOOT_TIMEOUT_MS = 240_000;
+
 /** Waits until the guest agent answers: the guest has booted. */
 export async function agentAnswers(stack: Stack, vm: Vm): Promise<void> {
-  for (let tries = 0; tries < 240; tries++) {
-    if ((await stack.domain.vmPower(vm)).agent === "connected") return;
+  const endsMs = systemClock.monotonicMs() + BOOT_TIMEOUT_MS;
+  for (;;) {
+    const power = await stack.domain.vmPower(vm);
+    if (power.agent === "connected") return;
+    if (systemClock.monotonicMs() > endsMs)
+      throw new Error(`the guest agent of ${vm.name} did not answer in time: ${JSON.stringify(power)}`);
     await systemClock.sleep(250);
   }
-  throw new Error(`the guest agent of ${vm.name} did not answer within a minute`);
 }
 
 /** Two empty ext4 data disks, as the guest wants them. */
