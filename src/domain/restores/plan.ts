@@ -28,6 +28,7 @@ export async function planRestore(
   command: RestoreCommand,
   point: RestorePoint,
 ): Promise<RestorePlan> {
+  if (command.vmName !== null) checkName("virtualMachines", command.vmName, "vmName");
   const sources = chosenDisks(command, point);
   const disks: PlannedDisk[] = [];
   const names = new Set<string>();
@@ -116,7 +117,6 @@ async function plannedVm(
   point: RestorePoint,
   disks: readonly PlannedDisk[],
 ): Promise<Vm> {
-  checkName("virtualMachines", command.vmName, "vmName");
   const id = makeId(command.targetGroup, "virtualMachines", command.vmName);
   if (await tx.resource("vm", idKey(id)))
     throw conflict(
