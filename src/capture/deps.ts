@@ -1,4 +1,4 @@
-import type { Clock, Probe, Random } from "../base/index.ts";
+import { type Clock, type Probe, type Random, StillpointError } from "../base/index.ts";
 import type { Guard, GuardCalls, GuardMethod } from "../guard/protocol.ts";
 import type { OfflineExports } from "../hypervisors/offline/index.ts";
 import type { Repository } from "../repository/index.ts";
@@ -31,13 +31,36 @@ export async function atStep<T>(deps: CaptureDeps, name: string, work: () => Pro
   return result;
 }
 
-/** A guard call as a step. */
+/**
+ * A guard call as a step; one that may be repeated. A guard that went away meanwhile is waited for: it is started again
+ * by itself and knows its captures, so its restart costs a copy nothing.
+ */
 export function guardStep<M extends GuardMethod>(
   deps: CaptureDeps,
   name: string,
   method: M,
   params: GuardCalls[M]["params"],
-  timeoutMs?: number,
 ): Promise<GuardCalls[M]["result"]> {
-  return atStep(deps, name, () => deps.guard.call(method, params, timeoutMs));
+  return atStep(deps, name, () => guardAgain(deps, () => deps.guard.call(method, params)));
+}
+
+const GUARD_RETURN_MS = 60_000;
+const GUARD_POLL_MS = 200;
+
+/** Repeats the call while the guard is away, for at most a minute. */
+export async function guardAgain<T>(deps: CaptureDeps, call: () => Promise<T>): Promise<T> {
+  const endMs = deps.clock.monotonicMs() + GUARD_RETURN_MS;
+  for (;;) {
+    try {
+      return await call();
+    } catch (error) {
+      if (!isGuardAway(error) || deps.clock.monotonicMs() > endMs) throw error;
+      await deps.clock.sleep(GUARD_POLL_MS);
+    }
+  }
+}
+
+/** Whether it was the guard that did not answer, and not a QEMU behind it. */
+export function isGuardAway(error: unknown): boolean {
+  return error instanceof StillpointError && error.code === "HypervisorUnavailable" && error.target === "guard";
 }

@@ -3,7 +3,7 @@ import { StillpointError } from "../base/index.ts";
 import type { Captured, CaptureHooks, CaptureJob, Captures, Intent } from "../domain/index.ts";
 import type { CaptureId } from "../guard/protocol.ts";
 import type { PointWriter } from "../repository/index.ts";
-import { atStep, type CaptureDeps } from "./deps.ts";
+import { atStep, type CaptureDeps, guardAgain } from "./deps.ts";
 import { finishCapture } from "./finish.ts";
 import { captureOffline } from "./offline.ts";
 import { interrupted, requireTaken, type StoredPlan, stateOf } from "./state.ts";
@@ -73,7 +73,7 @@ function resume(
   const stored = job.intent.plan as StoredPlan | null;
   return orUndone(deps, job, signal, async () => {
     if (stored?.way !== "online") throw interrupted("before its point in time was secured");
-    const state = await stateOf(deps, stored.plan.capture);
+    const state = await guardAgain(deps, () => stateOf(deps, stored.plan.capture));
     if (!state || state.phase === "open" || state.phase === "instant")
       throw interrupted("before its point in time was taken");
     requireTaken(state);

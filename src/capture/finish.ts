@@ -4,7 +4,7 @@ import type { Captured, CaptureHooks, CaptureJob } from "../domain/index.ts";
 import type { InstantFacts } from "../guard/protocol.ts";
 import { connectNbd, type NbdClient } from "../nbd/index.ts";
 import type { PointWriter } from "../repository/index.ts";
-import { type CaptureDeps, guardStep } from "./deps.ts";
+import { type CaptureDeps, guardAgain, guardStep } from "./deps.ts";
 import { type DiskOutcome, storeDisk } from "./disk.ts";
 import { reachedMode } from "./mode.ts";
 import type { CapturePlan, DiskPlan } from "./plan.ts";
@@ -34,7 +34,7 @@ export async function finishCapture(
   const both = AbortSignal.any([signal, lost.signal]);
   try {
     const outcomes = await copyAll(deps, job, plan, writer, hooks, both);
-    const last = await deps.guard.call("capture.check", { capture: plan.capture });
+    const last = await guardAgain(deps, () => deps.guard.call("capture.check", { capture: plan.capture }));
     requireTaken(last);
     await deps.probe?.("sync", "before");
     await writer.sync();

@@ -1,13 +1,14 @@
 /** Pushed disks: QEMU itself writes the state of the point into a staging file; we read that file when it is whole. */
 import { StillpointError } from "../base/index.ts";
 import { connectNbd, type NbdClient } from "../nbd/index.ts";
-import { type CaptureDeps, guardStep } from "./deps.ts";
+import { type CaptureDeps, guardAgain, guardStep } from "./deps.ts";
 import type { DiskOutcome } from "./disk.ts";
 import type { CapturePlan, DiskPlan } from "./plan.ts";
 import { stateOf } from "./state.ts";
 import { detachStagingSteps } from "./steps.ts";
 
 const POLL_MS = 200;
+const QUERY_PUSH = { name: "query-push", execute: "query-jobs", arguments: {} };
 
 interface JobRow {
   readonly id?: unknown;
@@ -24,10 +25,9 @@ export async function awaitPush(
 ): Promise<void> {
   for (;;) {
     signal.throwIfAborted();
-    const jobs = (await deps.guard.call("capture.step", {
-      capture: plan.capture,
-      step: { name: "query-push", execute: "query-jobs", arguments: {} },
-    })) as readonly JobRow[];
+    const jobs = (await guardAgain(deps, () =>
+      deps.guard.call("capture.step", { capture: plan.capture, step: QUERY_PUSH }),
+    )) as readonly JobRow[];
     const job = jobs.find((candidate) => candidate.id === disk.names.job);
     // Dismissed by a former life of the service, which does so only after the job ended well.
     if (!job) return;
@@ -50,7 +50,7 @@ export async function openStaging(
 ): Promise<DiskOutcome> {
   for (const step of detachStagingSteps(disk))
     await guardStep(deps, step.name, "capture.step", { capture: plan.capture, step });
-  const path = (await stateOf(deps, plan.capture))?.scratch[disk.scratch.name];
+  const path = (await guardAgain(deps, () => stateOf(deps, plan.capture)))?.scratch[disk.scratch.name];
   if (path === undefined) throw new StillpointError("VMRestorePointInternalError", "The staging file is gone.");
   await deps.probe?.(`staging-${disk.scratch.name}`, "before");
   return readImage(deps, { path, format: "qcow2" }, use);

@@ -26,6 +26,7 @@ export function prepareSteps(plan: CapturePlan, scratchPaths: Readonly<Record<st
         // A fleece shows the live disk wherever the guest has not written since; staging stands alone.
         backing: disk.method === "pull" ? disk.node : null,
       },
+      tolerate: THERE,
     },
     {
       name: `watch-target-${disk.scratch.name}`,

@@ -1,11 +1,11 @@
 /** From a job to a point in time: look, plan, write the plan down, prepare, and let the guard take it. */
 import { diskNode, StillpointError } from "../base/index.ts";
 import type { CaptureHooks, CaptureJob } from "../domain/index.ts";
-import type { CaptureId } from "../guard/protocol.ts";
-import { atStep, type CaptureDeps, guardStep, server8 } from "./deps.ts";
+import type { CaptureId, InstantFacts } from "../guard/protocol.ts";
+import { atStep, type CaptureDeps, guardAgain, guardStep, isGuardAway, server8 } from "./deps.ts";
 import { decideMode } from "./mode.ts";
 import { type CapturePlan, type PlannedDisk, planCapture } from "./plan.ts";
-import { requireTaken, type StoredPlan } from "./state.ts";
+import { requireTaken, type StoredPlan, stateOf } from "./state.ts";
 import { exportSteps, giveUpSteps, prepareSteps, transactionStep } from "./steps.ts";
 
 /** The frozen source exists and is exported when this returns; the caller undoes the capture when it throws. */
@@ -45,26 +45,34 @@ export async function takePointInTime(
   signal.throwIfAborted();
   await prepare(deps, plan);
   signal.throwIfAborted();
-  const instant = await guardStep(
-    deps,
-    "instant",
-    "capture.instant",
-    {
-      capture,
-      transaction: transactionStep(plan),
-      freeze: plan.freeze ? { deadlineMs: deps.freezeMs } : null,
-      statuses: [plan.status],
-    },
-    INSTANT_MS,
-  );
+  const instant = await atStep(deps, "instant", () => takeInstant(deps, plan));
   await hooks.taken(instant.takenAt);
-  const state = await deps.guard.call("capture.check", { capture });
+  const state = await guardAgain(deps, () => deps.guard.call("capture.check", { capture }));
   requireTaken(state);
   return plan;
 }
 
 /** Freeze (≤ 30 s), transaction and thaw have deadlines of their own in the guard; this only outlasts them. */
 const INSTANT_MS = 120_000;
+
+/** Not repeatable: where the guard went away in the middle, it is asked whether the point in time was taken. */
+async function takeInstant(deps: CaptureDeps, plan: CapturePlan): Promise<InstantFacts> {
+  const { capture } = plan;
+  const request = {
+    capture,
+    transaction: transactionStep(plan),
+    freeze: plan.freeze ? { deadlineMs: deps.freezeMs } : null,
+    statuses: [plan.status],
+  };
+  try {
+    return await deps.guard.call("capture.instant", request, INSTANT_MS);
+  } catch (error) {
+    if (!isGuardAway(error)) throw error;
+    const state = await guardAgain(deps, () => stateOf(deps, capture));
+    if (state?.phase === "taken" && state.instant) return state.instant;
+    throw error;
+  }
+}
 
 function samePath(reported: string, known: string | null): boolean {
   return known !== null && reported === known;

@@ -47,7 +47,7 @@ export async function connectGuard(socketPath: string, options: ConnectGuardOpti
   };
 
   function ensure(): Promise<Session> {
-    if (closed.signal.aborted) return Promise.reject(away("was let go"));
+    if (closed.signal.aborted) return Promise.reject(letGo());
     if (session) return session;
     const version = options.version ?? GUARD_PROTOCOL_VERSION;
     const opening = openSession(socketPath, { version, ...(options.onEvent ? { events: seen } : {}) }, onEvent);
@@ -161,13 +161,19 @@ function createSession(socket: Socket, onEvent: (event: GuardEvent) => void): Se
         socket.write(encodeLine({ id, method, params }));
       }),
     ended: ended.promise,
-    end: () => lose(away("was let go")),
+    end: () => lose(letGo()),
   };
 }
 
+function letGo(): StillpointError {
+  return new StillpointError("HypervisorUnavailable", "The guard was let go.");
+}
+
+/** The target tells it from a QEMU that is away. */
 function away(what: string, cause?: unknown): StillpointError {
   return new StillpointError("HypervisorUnavailable", `The guard ${what}.`, {
     cause,
+    target: "guard",
     remedy: "Look at stillpoint-guard; guests are not affected.",
   });
 }
