@@ -9,8 +9,7 @@
  *       await site.stop();
  *     }
  */
-export { buildGuest, LAYOUT, makeDataDisk } from "../../../setup/guest/index.ts";
-export { connectConsole, type GuestConsole } from "../../../src/programs/quickstart/console.ts";
+export { LAYOUT } from "../../../setup/guest/index.ts";
 export {
   inWriteOrder,
   lastNumbers,
@@ -18,14 +17,4 @@ export {
   type SequenceImage,
 } from "../../../src/programs/quickstart/sequences.ts";
 export { type StartOptions, type Stillpoint, startStillpoint } from "./stillpoint.ts";
-export {
-  computeId,
-  consoleOf,
-  createGuestVm,
-  GUEST_TIMEOUT_MS,
-  type GuestVm,
-  groupId,
-  guestImages,
-  SUBSCRIPTION,
-  untilAgentReady,
-} from "./vm.ts";
+export { computeId, createGuestVm, GUEST_TIMEOUT_MS, type GuestVm } from "./vm.ts";

@@ -6,11 +6,11 @@ import { MiB, systemClock } from "../../../src/base/index.ts";
 import { connectConsole, type GuestConsole } from "../../../src/programs/quickstart/console.ts";
 import type { Stillpoint } from "./stillpoint.ts";
 
-export const SUBSCRIPTION = "/subscriptions/00000000-0000-0000-0000-000000000001";
+const SUBSCRIPTION = "/subscriptions/00000000-0000-0000-0000-000000000001";
 /** A guest under emulation on a loaded machine takes its time. */
 export const GUEST_TIMEOUT_MS = 240_000;
 
-export const groupId = (group: string) => `${SUBSCRIPTION}/resourceGroups/${group}`;
+const groupId = (group: string) => `${SUBSCRIPTION}/resourceGroups/${group}`;
 export const computeId = (group: string, type: string, name: string) =>
   `${groupId(group)}/providers/Microsoft.Compute/${type}/${name}`;
 
@@ -96,12 +96,12 @@ export async function createGuestVm(site: Stillpoint, options: GuestVmOptions = 
 }
 
 /** The serial console of a VM; of its QEMU in this run. */
-export function consoleOf(site: Stillpoint, vmUid: string): Promise<GuestConsole> {
+function consoleOf(site: Stillpoint, vmUid: string): Promise<GuestConsole> {
   return connectConsole(join(site.dataDir, "vms", vmUid, "console.sock"), systemClock);
 }
 
 /** Waits until the VM's instance view says that its agent answers. */
-export async function untilAgentReady(site: Stillpoint, vmId: string): Promise<void> {
+async function untilAgentReady(site: Stillpoint, vmId: string): Promise<void> {
   interface InstanceView {
     readonly vmAgent?: { readonly statuses: readonly { readonly displayStatus: string }[] };
   }
@@ -115,7 +115,7 @@ export async function untilAgentReady(site: Stillpoint, vmId: string): Promise<v
 }
 
 /** Fresh copies of the guest's three disks in the pool: OS (qcow2), b (qcow2), c (raw). */
-export async function guestImages(site: Stillpoint, name: string): Promise<readonly [string, string, string]> {
+async function guestImages(site: Stillpoint, name: string): Promise<readonly [string, string, string]> {
   const guest = await buildGuest(() => {});
   const [os, b, c] = [
     join(site.poolDir, `${name}-os.qcow2`),
