@@ -34,6 +34,11 @@ export interface BootSequence {
  * after a power cut, and anything that needs more than that is an error, as is a number missing or twice.
  */
 export async function readSequence(image: SequenceImage): Promise<readonly BootSequence[]> {
+  return parseSequence(await readSequenceFile(image), image.path);
+}
+
+/** The file itself, after the check. */
+export async function readSequenceFile(image: SequenceImage): Promise<Buffer> {
   const work = await mkdtemp(join(tmpdir(), "stillpoint-seq-"));
   try {
     const copy = join(work, "fs.raw");
@@ -44,7 +49,7 @@ export async function readSequence(image: SequenceImage): Promise<readonly BootS
     const { stderr } = await run("debugfs", ["-R", `dump /seq ${file}`, copy], TIMEOUT_MS);
     const content = await readFile(file).catch(() => null);
     if (!content) throw new StillpointError("NotFound", `${image.path} holds no sequence file: ${stderr.trim()}`);
-    return parseSequence(content, image.path);
+    return content;
   } finally {
     await rm(work, { recursive: true, force: true });
   }
