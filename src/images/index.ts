@@ -1,5 +1,5 @@
 export { createImages, type ImagesOptions } from "./images.ts";
-export { formatOf, imageFacts } from "./inspect.ts";
+export { imageFacts } from "./inspect.ts";
 export { newImage } from "./make.ts";
 export { createNvramStore, type NvramStore } from "./nvram.ts";
-export { partialPath, publish, removeFile, removePartials, syncFile } from "./publish.ts";
+export { partialPath, publish, removeFile, removePartials } from "./publish.ts";

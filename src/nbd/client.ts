@@ -17,9 +17,10 @@ import {
   MAX_STRING_BYTES,
 } from "./wire.ts";
 
-/** `base:allocation`: the range is not allocated. Says nothing about its content: never skip on this bit alone. */
-export const STATE_HOLE = 1;
-/** `base:allocation`: the range reads as zeroes. */
+/**
+ * `base:allocation`: the range reads as zeroes. The other bit of that context, HOLE (1), has no name here on purpose: it
+ * says "not allocated" and nothing about the content, so nothing may ever be skipped because of it.
+ */
 export const STATE_ZERO = 2;
 /** `qemu:dirty-bitmap:*`: the range was written since the bitmap was started. */
 export const STATE_DIRTY = 1;
@@ -38,7 +39,7 @@ export interface NbdOptions {
 export interface NbdExtent {
   readonly offset: number;
   readonly length: number;
-  /** Bits of the context: `STATE_HOLE | STATE_ZERO`, or `STATE_DIRTY`. */
+  /** Bits of the context: STATE_ZERO, or STATE_DIRTY. */
   readonly flags: number;
 }
 

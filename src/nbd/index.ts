@@ -4,6 +4,5 @@ export {
   type NbdExtent,
   type NbdOptions,
   STATE_DIRTY,
-  STATE_HOLE,
   STATE_ZERO,
 } from "./client.ts";

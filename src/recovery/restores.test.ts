@@ -18,7 +18,7 @@ import { type Bytes, bytes, systemRandom, type VmUid } from "../base/index.ts";
 import type { DiskRestorePoint, Restores } from "../domain/index.ts";
 import { createOfflineExports, type OfflineExports } from "../hypervisors/offline/index.ts";
 import { createNvramStore, removePartials } from "../images/index.ts";
-import type { DiskReader, TreeRef } from "../repository/types.ts";
+import type { DiskReader, TreeRef } from "../repository/index.ts";
 import { createRestores } from "./index.ts";
 
 const KiB = 1024;

@@ -4,7 +4,7 @@ import { type Bytes, type Random, roundUp, StillpointError } from "../base/index
 import type { DiskFormat, DiskRestorePoint, Restores } from "../domain/index.ts";
 import type { OfflineExports } from "../hypervisors/offline/index.ts";
 import { type NvramStore, newImage, partialPath, publish, removeFile } from "../images/index.ts";
-import type { DiskReader, Repository, TreeRef } from "../repository/types.ts";
+import type { DiskReader, Repository, TreeRef } from "../repository/index.ts";
 import { pour } from "./pour.ts";
 import { openTarget, WRITE_DEPTH } from "./target.ts";
 
