@@ -61,6 +61,7 @@ export async function openDamageLog(
       return noted.size > 0;
     },
     report: async (pack, slots) => {
+      if (packs.get(pack.id) !== pack) return; // swept while it was being read: nothing needs it
       if (mark(pack, slots)) await write({ pack: pack.id, slots });
     },
     reportMissing: async () => {

@@ -130,38 +130,40 @@ async function sweepPacks(core: Core, condemned: Condemned, dead: readonly Pack[
   return swept;
 }
 
-/** Of the packs, those that hold a live id by their own index, or whose index cannot be read. */
+/** Of the packs, those that alone hold a live id by their own index, or whose index cannot be read. */
 async function packsHoldingLive(core: Core, packs: readonly Pack[], live: IdBuckets): Promise<Set<Pack>> {
   const holding = new Set<Pack>();
-  const keys: { pack: Pack; key: number }[][] = Array.from({ length: BUCKETS }, () => []);
-  let held = 0;
-  const compare = () => {
+  const held: { readonly pack: Pack; readonly id: Buffer }[][] = Array.from({ length: BUCKETS }, () => []);
+  let count = 0;
+  const compare = async () => {
     for (let bucket = 0; bucket < BUCKETS; bucket++) {
-      const entries = keys[bucket] as { pack: Pack; key: number }[];
+      const entries = held[bucket]?.splice(0) ?? [];
       const sorted = entries.length > 0 ? live.sorted(bucket) : new Float64Array();
-      for (const { pack, key } of entries.splice(0)) if (hasKey(sorted, key)) holding.add(pack);
+      for (const { pack, id } of entries)
+        if (!holding.has(pack) && hasKey(sorted, idKey(id)) && !(await core.locator.locate(id, "write")))
+          holding.add(pack);
     }
-    held = 0;
+    count = 0;
   };
   for (const pack of packs) {
     try {
       const { index } = await core.openPacks.load(pack);
-      for (let slot = 0; slot * SLOT_BYTES < index.slots.length; slot++, held++) {
+      for (let slot = 0; slot * SLOT_BYTES < index.slots.length; slot++, count++) {
         const id = slotId(index, slot);
-        keys[id[0] as number]?.push({ pack, key: idKey(id) });
+        held[id[0] as number]?.push({ pack, id });
       }
     } catch (error) {
       if (!isDamage(error)) throw error;
       holding.add(pack);
     }
-    if (held > COMPARE_AT_ONCE) compare();
+    if (count > COMPARE_AT_ONCE) await compare();
   }
-  compare();
+  await compare();
   return holding;
 }
 
 /** Ids compared at once with the live ones: bounds memory to about 100 MiB. */
-const COMPARE_AT_ONCE = 2 * 1024 * 1024;
+const COMPARE_AT_ONCE = 512 * 1024;
 
 async function sweepManifests(
   core: Core,

@@ -19,7 +19,7 @@ interface Holder extends Pins {
 }
 
 /**
- * The pins of all writers and readers. A closed one's pins hold until a collection that began after the close has
+ * The pins of all writers and readers. A closed writer's pins hold until a collection that began after the close has
  * ended: whoever asked for a collection may have listed the live points just before this one was committed.
  */
 export class PinBoard {
@@ -27,7 +27,23 @@ export class PinBoard {
   /** Collections begun so far. */
   #collections = 0;
 
-  open(): { readonly pins: Pins; close(): void } {
+  /** A reader's pins end with it; `close` is called once. */
+  openReader(): { readonly pins: Pins; close(): void } {
+    const holder = this.#open();
+    return { pins: holder, close: () => this.#holders.delete(holder) };
+  }
+
+  openWriter(): { readonly pins: Pins; close(): void } {
+    const holder = this.#open();
+    return {
+      pins: holder,
+      close: () => {
+        holder.closedAt ??= this.#collections;
+      },
+    };
+  }
+
+  #open(): Holder {
     const holder: Holder = {
       trees: new Set(),
       packs: new Set(),
@@ -37,12 +53,7 @@ export class PinBoard {
       openedAt: this.#collections,
     };
     this.#holders.add(holder);
-    return {
-      pins: holder,
-      close: () => {
-        holder.closedAt ??= this.#collections;
-      },
-    };
+    return holder;
   }
 
   all(): Iterable<Pins> {

@@ -13,7 +13,7 @@ const RUNS_AHEAD = 3;
 /** See the contract in types.ts. */
 export async function openDiskReader(core: Core, tree: TreeRef): Promise<DiskReader> {
   const keys = domainOf(core, tree.domain);
-  const { pins, close } = core.pins.open();
+  const { pins, close } = core.pins.openReader();
   pins.trees.add(tree);
   const root = rootId(tree);
   try {

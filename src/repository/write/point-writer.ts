@@ -13,7 +13,7 @@ export function pointWriter(core: Core): PointWriter {
   assertWritable(core);
   core.index.assertWhole();
   const keys = domainOf(core, core.platformDomain);
-  const { pins, close } = core.pins.open();
+  const { pins, close } = core.pins.openWriter();
   const packs = new PackStream(core, keys, pins);
   let synced = false;
 

@@ -74,6 +74,7 @@ export function workerPool(workers: number): WorkerPool {
     const file = new URL(own.endsWith(".ts") ? "./worker.ts" : "./worker.js", own);
     return Array.from({ length: workers }, () => {
       const lane: Lane = { worker: new Worker(file, { workerData: setup }), jobs: new Map() };
+      lane.worker.unref();
       lane.worker.on("message", (reply: Reply) => settle(lane, reply));
       lane.worker.on("error", (error) => fail(error));
       lane.worker.on("exit", (code) => fail(new Error(`a worker thread ended with code ${code}`)));
@@ -84,6 +85,7 @@ export function workerPool(workers: number): WorkerPool {
   function settle(lane: Lane, reply: Reply): void {
     const job = lane.jobs.get(reply.job);
     lane.jobs.delete(reply.job);
+    if (lane.jobs.size === 0) lane.worker.unref(); // an idle worker keeps no process alive
     if ("error" in reply) job?.reject(new StillpointError("InternalError", `A worker thread failed: ${reply.error}`));
     else job?.resolve(reply.result as never);
     dispatch();
@@ -105,6 +107,7 @@ export function workerPool(workers: number): WorkerPool {
       if (lane.jobs.size >= JOBS_AHEAD) return;
       const job = queues.packing.shift() ?? queues.others.shift();
       if (!job) return;
+      if (lane.jobs.size === 0) lane.worker.ref();
       lane.jobs.set(job.number, job);
       lane.worker.postMessage({ job: job.number, request: job.request }, [...job.handOver]);
     }
