@@ -2,6 +2,5 @@ export * from "./commands.ts";
 export type { DomainDeps } from "./context.ts";
 export { createDomain } from "./domain.ts";
 export { type RebuildReport, rebuildCatalog } from "./journal/rebuild.ts";
-export { replayJournal } from "./journal/replay.ts";
 export * from "./model.ts";
 export * from "./ports.ts";

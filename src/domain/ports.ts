@@ -148,6 +148,8 @@ export interface CaptureJob {
   readonly vm: Vm;
   /** Disks to capture with their attachment, OS disk first. */
   readonly disks: readonly { readonly disk: Disk; readonly attached: AttachedDisk }[];
+  /** Attached disks that the request left out. */
+  readonly excluded: readonly Disk[];
   readonly anchors: ReadonlyMap<DiskUid, Anchor>;
   /** A former life of the service accepted it: what had not reached its point in time then must fail, not start late. */
   readonly resumed: boolean;

@@ -4,11 +4,11 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { idKey, StillpointError } from "../../src/base/index.ts";
+import { bytes, idKey, StillpointError } from "../../src/base/index.ts";
 import { openCatalog } from "../../src/catalog/index.ts";
 import { type Catalog, type Domain, type RestorePoint, rebuildCatalog } from "../../src/domain/index.ts";
 import { emptyDisk, ended, furnish, GROUP, id, restoring, startService, takePoint } from "./domainSite.ts";
-import { Crash, Gate, World, worldRepository } from "./domainWorld.ts";
+import { Crash, Gate, GIB, World, worldRepository } from "./domainWorld.ts";
 
 /** What the user was told is durable before the service died. */
 interface Told {
@@ -32,14 +32,20 @@ async function day(world: World, domain: Domain, told: Told): Promise<void> {
   told.deleting.add("p1");
   await ended(domain, await domain.deletePoint(id.point("shop-points", "p1")));
   await ended(domain, await domain.restore(restoring("shop-points", "p2")));
-  await ended(domain, (await domain.updateDisk(id.disk("data"), { tags: null, sizeBytes: null })).operation);
+  const grown = { tags: { grown: "yes" }, sizeBytes: bytes(2 * GIB) };
+  await ended(domain, (await domain.updateDisk(id.disk("data"), grown)).operation);
+  await domain.putGroup({ id: GROUP, location: "local", tags: { team: "other" } });
   await ended(domain, await domain.powerOffVm(id.vm("shop"), true));
   await ended(domain, await domain.deallocateVm(id.vm("shop")));
   await keep("p5");
   await ended(domain, await domain.startVm(id.vm("shop")));
   await domain.updateCollectionTags(id.collection("shop-points"), { keep: "yes" });
   await ended(domain, await domain.deleteVm(id.vm("shop2")));
-  await ended(domain, (await domain.putDisk(emptyDisk("spare"))).operation);
+  await adoptAndRelease(world, domain);
+  const sourceResourceId = (await domain.getPoint(id.point("shop-points", "p2"))).disks[0]?.id;
+  assert.ok(sourceResourceId);
+  const restored = emptyDisk("spare", { sizeBytes: null, creation: { createOption: "Restore", sourceResourceId } });
+  await ended(domain, (await domain.putDisk(restored)).operation);
   await ended(domain, await domain.deleteDisk(id.disk("spare")));
   for (const name of ["p2", "p3", "p5"]) told.deleting.add(name);
   await ended(domain, await domain.deleteCollection(id.collection("shop-points")));
@@ -47,6 +53,22 @@ async function day(world: World, domain: Domain, told: Told): Promise<void> {
 
 function rethrowCrash(error: unknown): void {
   if (error instanceof Crash) throw error;
+}
+
+async function adoptAndRelease(world: World, domain: Domain): Promise<void> {
+  const path = "/pool/foreign.raw";
+  world.files.set(path, { format: "raw", sizeBytes: GIB, content: "foreign" });
+  const disk = { bus: "virtio-blk", serial: "s", iothread: false, bootIndex: 1, node: "n", device: "d" } as const;
+  world.adoptable.set("/run/web.qmp", {
+    vcpus: 1,
+    memoryMiB: 512,
+    machine: { machineType: "pc", cpuModel: "default", firmware: "bios", nics: [], notes: [] },
+    disks: [{ ...disk, path, format: "raw", sizeBytes: GIB }],
+    nvramPath: null,
+  });
+  const adoption = { id: id.vm("web"), location: "local", tags: {}, qmpSocket: "/run/web.qmp", qgaSocket: null };
+  await ended(domain, (await domain.importVm(adoption)).operation);
+  await ended(domain, await domain.releaseVm(id.vm("web")));
 }
 
 async function abandonInMidCopy(world: World, domain: Domain): Promise<void> {
@@ -176,7 +198,9 @@ async function everythingAddsUp(world: World, catalog: Catalog, told: Told): Pro
     assert.equal(anchor.pointUid, lastCommit?.point, "an anchor is not the newest committed point's");
   if (lastCommit) assert.equal(state.anchors.length, 2, "anchors are missing");
   if (state.head) assert.equal(state.head.hash, world.head().hash);
-  const owned = new Set(state.disks.map((disk) => disk.path));
+  const owned = new Set([...state.disks.map((disk) => disk.path), "/pool/foreign.raw"]);
+  const adopted = state.vms.filter((vm) => vm.control === "adopted").map((vm) => vm.vmUid);
+  assert.deepEqual([...world.adopted].sort(), adopted.sort(), "adopted VMs in guard and catalog differ");
   for (const path of world.files.keys()) assert.ok(owned.has(path), `the file ${path} belongs to nothing`);
   for (const disk of state.disks) {
     assert.ok(["Succeeded", "Failed"].includes(disk.provisioningState), `${disk.name} is ${disk.provisioningState}`);
@@ -269,7 +293,7 @@ test("the service dies again and again while it recovers", async (t) => {
     const catalog = await openCatalog(":memory:");
     const told: Told = { succeeded: new Set(), deleting: new Set() };
     const deaths: string[] = [];
-    let gate = new Gate(next(330));
+    let gate = new Gate(next(400));
     let domain = await live(world, catalog, gate, told, `${seed}-${round}`);
     for (let life = 0; gate.dead; life++) {
       deaths.push(gate.names.at(-1) ?? "");

@@ -28,7 +28,7 @@ import {
   worldRestores,
 } from "./domainWorld.ts";
 
-export const SETTINGS: DomainSettings = {
+const SETTINGS: DomainSettings = {
   region: "local",
   host: "host1",
   sizes: { Standard_B1s: { vcpus: 1, memoryMiB: 1024 }, Standard_B2s: { vcpus: 2, memoryMiB: 4096 } },
@@ -154,7 +154,7 @@ export async function takePoint(domain: Domain, name: string, more: Partial<Poin
 }
 
 /** Everything the catalog holds, to see that a refused command changed nothing. */
-export async function snapshot(catalog: Catalog): Promise<unknown> {
+async function snapshot(catalog: Catalog): Promise<unknown> {
   const all = { after: null, limit: 1_000 };
   return catalog.read(async (tx) => {
     const collections = await tx.resources("collection", "/subscriptions/", all);

@@ -154,7 +154,7 @@ async function shapeOf(ctx: Context, tx: CatalogReads, command: DiskPut, sku: st
 }
 
 /** The disk restore point behind an id, of a point that can be restored. */
-export async function restoreSource(ctx: Context, tx: CatalogReads, id: ResourceId) {
+async function restoreSource(ctx: Context, tx: CatalogReads, id: ResourceId) {
   const target = "properties.creationData.sourceResourceId";
   if (!/\/restorepoints\/[^/]+\/diskrestorepoints\/[^/]+$/i.test(id))
     throw new StillpointError("InvalidParameter", `'${id}' is not a disk restore point.`, { target });

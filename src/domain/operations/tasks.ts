@@ -5,7 +5,7 @@ import type { Log } from "../ports.ts";
 const MAX_TASKS = 256;
 
 /** Why a task is told to stop. `closing`: go on after the next start. `abandoned`: somebody else undoes it. */
-export class Stop extends Error {
+class Stop extends Error {
   override readonly name = "Stop";
   readonly why: "closing" | "abandoned";
   constructor(why: "closing" | "abandoned") {

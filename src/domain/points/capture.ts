@@ -79,13 +79,16 @@ async function loadJob(ctx: Context, accepted: RestorePoint): Promise<Job | "com
     const { source } = point;
     if (!source || !intent) throw withoutIntent(point);
     const current = await tx.vmByUid(point.vmUid);
-    const disks = await loadDisks(tx, point);
+    const excludes = new Set(point.excludeDisks.map(idKey));
+    const all = await loadDisks(tx, point, excludes);
+    const disks = all.filter(({ disk }) => !excludes.has(idKey(disk.id)));
+    const excluded = all.flatMap(({ disk }) => (excludes.has(idKey(disk.id)) ? [disk] : []));
     const anchors = new Map<DiskUid, Anchor>();
     for (const { disk } of disks) {
       const anchor = await tx.anchor(disk.diskUid);
       if (anchor) anchors.set(disk.diskUid, anchor);
     }
-    return { intent, point, vm: current ?? source, disks, anchors };
+    return { intent, point, vm: current ?? source, disks, excluded, anchors };
   });
 }
 
@@ -99,12 +102,16 @@ function withoutIntent(point: RestorePoint): StillpointError {
   return new StillpointError("VMRestorePointInternalError", "The point was accepted without its write-ahead account.");
 }
 
-async function loadDisks(tx: CatalogReads, point: RestorePoint): Promise<CaptureJob["disks"]> {
-  const excluded = new Set(point.excludeDisks.map(idKey));
+/** Every attached disk; one that is to be captured must be there, one that is left out need not. */
+async function loadDisks(
+  tx: CatalogReads,
+  point: RestorePoint,
+  excludes: ReadonlySet<string>,
+): Promise<CaptureJob["disks"]> {
   const disks: { disk: Disk; attached: AttachedDisk }[] = [];
   for (const attached of point.source ? attachedDisks(point.source) : []) {
-    if (excluded.has(idKey(attached.diskId))) continue;
     const disk = await tx.resource("disk", idKey(attached.diskId));
+    if (!disk && excludes.has(idKey(attached.diskId))) continue;
     if (!disk)
       throw new StillpointError("VMRestorePointInternalError", `The disk '${attached.name}' is not there any more.`);
     disks.push({ disk, attached });
@@ -132,7 +139,7 @@ function hooksFor(ctx: Context, point: RestorePoint): CaptureHooks {
 }
 
 /** Undoes the capture and says why the point failed. What could not be undone now is undone later. */
-export async function failPoint(ctx: Context, accepted: RestorePoint, error: unknown): Promise<void> {
+async function failPoint(ctx: Context, accepted: RestorePoint, error: unknown): Promise<void> {
   const intent: Intent | null = await ctx.catalog.read((tx) => tx.intent(accepted.uid));
   // Stored with its entry: it commits when the repository is back or the service starts again, and never fails.
   if (intent?.anchors) return;

@@ -17,6 +17,8 @@ export async function commitPoint(
   captured: Captured,
   signal: AbortSignal,
 ): Promise<void> {
+  if (captured.record.alarms.length > 0)
+    ctx.log.error({ point: intent.pointKey, alarms: captured.record.alarms }, "a capture raised an alarm");
   try {
     await retrying(
       ctx.clock,
