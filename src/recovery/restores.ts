@@ -104,7 +104,8 @@ async function fill(
 async function checkSpace(reader: DiskReader, path: string, signal: AbortSignal): Promise<void> {
   const stats = await statfs(dirname(path));
   const freeBytes = stats.bavail * stats.bsize;
-  if (freeBytes > reader.sizeBytes) return;
+  // Some file systems tell no sizes at all; there the writes themselves must show it.
+  if (stats.blocks === 0 || freeBytes > reader.sizeBytes) return;
   let neededBytes = 0;
   for await (const extent of reader.extents()) {
     signal.throwIfAborted();

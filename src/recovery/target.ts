@@ -25,8 +25,8 @@ export function openTarget(path: string, format: DiskFormat, offline: OfflineExp
 }
 
 /**
- * A raw image is a plain file, so nothing is gained by a daemon: 2 GiB, fsync included, took 1.1-1.6 s (median of six)
- * with pwrite and 2.3 s through NBD, which also copies every byte twice more on cores that have frames to decrypt.
+ * A raw image is a plain file, so nothing is gained by a daemon: 2 GiB, fsync included, took 1.8 s (median of six, the
+ * best 1.1) with pwrite and 2.3 s through NBD, where every byte is copied twice more while other threads decrypt.
  */
 async function openRaw(path: string): Promise<Target> {
   const handle = await open(path, "r+");
