@@ -67,6 +67,7 @@ async function points(db: Kysely<Tables>): Promise<void> {
   await schema
     .createTable("points")
     .addColumn("key", "text", (c) => c.primaryKey())
+    .addColumn("id", "text", (c) => c.notNull())
     .addColumn("uid", "text", (c) => c.notNull().unique())
     .addColumn("collection_key", "text", (c) => c.notNull().references("collections.key"))
     .addColumn("vm_uid", "text", (c) => c.notNull())

@@ -131,9 +131,9 @@ function pointReads(db: Kysely<Tables>): PointReads {
         await bodies.where("state", "in", ["Creating", "Committing", "Deleting"]).orderBy("key").execute(),
       ),
     liveManifests: async () =>
-      (await db.selectFrom("points").select(["body", "manifest"]).where("manifest", "is not", null).execute()).map(
+      (await db.selectFrom("points").select(["id", "manifest"]).where("manifest", "is not", null).execute()).map(
         (row) => ({
-          pointId: (JSON.parse(row.body) as RestorePoint).id,
+          pointId: row.id as RestorePoint["id"],
           manifest: row.manifest as string,
         }),
       ),

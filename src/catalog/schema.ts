@@ -9,6 +9,8 @@ export interface Tables {
   collections: { key: string; source_key: string; body: string };
   points: {
     key: string;
+    /** The key in its display case, so that the list of all manifests needs no bodies. */
+    id: string;
     uid: string;
     collection_key: string;
     vm_uid: string;

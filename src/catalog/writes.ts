@@ -30,6 +30,7 @@ function resourceWrites(db: Kysely<Tables>): ResourceWrites {
     putPoint: async (point) => {
       await upsert(db, "points", "key", {
         key: idKey(point.id),
+        id: point.id,
         uid: point.uid,
         collection_key: idKey(point.collectionId),
         vm_uid: point.vmUid,

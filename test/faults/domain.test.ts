@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { bytes, idKey, StillpointError } from "../../src/base/index.ts";
 import { openCatalog } from "../../src/catalog/index.ts";
 import { type Catalog, type Domain, type RestorePoint, rebuildCatalog } from "../../src/domain/index.ts";
-import { emptyDisk, ended, furnish, GROUP, id, restoring, startService, takePoint } from "./domainSite.ts";
+import { emptyDisk, ended, furnish, GROUP, id, restoring, startService, takePoint, turns } from "./domainSite.ts";
 import { Crash, Gate, GIB, World, worldRepository } from "./domainWorld.ts";
 
 /** What the user was told is durable before the service died. */
@@ -117,7 +117,7 @@ async function afterRestart(world: World, catalog: Catalog, gate: Gate, seed: st
 }
 
 async function untilQuiet(catalog: Catalog, gate: Gate): Promise<void> {
-  for (let quiet = 0, tries = 0; quiet < 50; tries++) {
+  for (let quiet = 0, tries = 0; quiet < 4; tries++) {
     if (gate.dead) return;
     assert.ok(tries < 20_000, "the service does not come to rest");
     const open = await catalog.read(
@@ -125,7 +125,7 @@ async function untilQuiet(catalog: Catalog, gate: Gate): Promise<void> {
         (await tx.openOperations()).length + (await tx.intents()).length + (await tx.unsettledPoints()).length,
     );
     quiet = open === 0 ? quiet + 1 : 0;
-    await new Promise((resolve) => setImmediate(resolve));
+    await turns(12);
   }
 }
 
