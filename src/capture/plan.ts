@@ -71,6 +71,8 @@ export interface PlanInput {
   readonly modeReason: string;
   /** Somebody else's NBD server runs in this QEMU, which can have one at most: then every disk is pushed. */
   readonly foreignNbd?: boolean;
+  /** Disks of QEMU that the point will not hold, in words. */
+  readonly unknownDisks?: readonly string[];
 }
 
 /** Throws OperationNotAllowed, naming the disk and the remedy, when the VM's present state forbids a capture. */
@@ -93,7 +95,7 @@ export function planCapture(input: PlanInput): CapturePlan {
     freeze: input.freeze,
     modeReason: input.modeReason,
     alarms: rule.tested ? [] : [`QEMU ${facts.qemuVersion} is not in the table of tested versions`],
-    notCaptured: facts.uncapturable,
+    notCaptured: [...facts.uncapturable, ...(input.unknownDisks ?? [])],
     qemuVersion: facts.qemuVersion,
     accelerator: facts.accelerator,
   };

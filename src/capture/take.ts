@@ -1,8 +1,9 @@
 /** From a job to a point in time: look, plan, write the plan down, prepare, and let the guard take it. */
-import { diskNode, StillpointError } from "../base/index.ts";
+import { StillpointError } from "../base/index.ts";
 import type { CaptureHooks, CaptureJob } from "../domain/index.ts";
 import type { CaptureId, InstantFacts } from "../guard/protocol.ts";
 import { atStep, type CaptureDeps, guardAgain, guardStep, isGuardAway, server8 } from "./deps.ts";
+import { diskIn, unknownDisks } from "./known.ts";
 import { decideMode } from "./mode.ts";
 import { type CapturePlan, type PlannedDisk, planCapture } from "./plan.ts";
 import { requireTaken, type StoredPlan, stateOf } from "./state.ts";
@@ -25,19 +26,17 @@ export async function takePointInTime(
     server8: server8(deps),
     facts,
     disks: job.disks.map(({ disk }): PlannedDisk => {
-      const node = facts.disks.find(
-        (candidate) => candidate.node === diskNode(disk.diskUid) || samePath(candidate.path, disk.path),
-      );
       return {
         diskUid: disk.diskUid,
         name: disk.name,
-        node: node?.node ?? "",
+        node: diskIn(facts, disk)?.node ?? "",
         anchor: job.anchors.get(disk.diskUid) ?? null,
       };
     }),
     freeze: mode.freeze,
     modeReason: mode.reason,
     foreignNbd,
+    unknownDisks: unknownDisks(facts, [...job.disks.map(({ disk }) => disk), ...job.excluded]),
   });
   const stored: StoredPlan = { way: "online", plan };
   await atStep(deps, "plan-saved", () => hooks.savePlan(stored));
@@ -72,10 +71,6 @@ async function takeInstant(deps: CaptureDeps, plan: CapturePlan): Promise<Instan
     if (state?.phase === "taken" && state.instant) return state.instant;
     throw error;
   }
-}
-
-function samePath(reported: string, known: string | null): boolean {
-  return known !== null && reported === known;
 }
 
 async function openCapture(deps: CaptureDeps, plan: CapturePlan): Promise<void> {

@@ -41,6 +41,8 @@ async function openInQemu(machine: Machine, filename: string): Promise<void> {
   await machine.qmp().execute("blockdev-del", { "node-name": node });
 }
 
+const PROBE_MS = 5_000;
+
 class Unreachable extends Error {}
 
 async function tryServer({ nbd }: CaptureTools, machine: Machine): Promise<void> {
@@ -53,13 +55,20 @@ async function tryServer({ nbd }: CaptureTools, machine: Machine): Promise<void>
   }
 }
 
+/** The client's flags, then NBD_OPT_ABORT without data: a goodbye that QEMU does not complain of in its owner's log. */
+const GOODBYE = Buffer.from("0000000349484156454f50540000000200000000", "hex");
+
 function connects(path: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const probe = connect({ path });
-    probe.once("connect", () => {
+    probe.once("data", () => probe.end(GOODBYE));
+    // What is sent back has to be read, or the connection never ends.
+    probe.on("data", () => {});
+    probe.setTimeout(PROBE_MS, () => {
       probe.destroy();
-      resolve();
+      reject(new Unreachable(`the socket it made there did not answer within ${PROBE_MS} ms`));
     });
+    probe.once("close", () => resolve());
     probe.once("error", (error: NodeJS.ErrnoException) =>
       reject(new Unreachable(`the socket it made there cannot be used by Stillpoint: ${error.code}`)),
     );

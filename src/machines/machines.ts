@@ -1,7 +1,8 @@
 /** The domain's `Machines` port over the guard of the host. */
 import { diskNode, StillpointError, type VmUid } from "../base/index.ts";
-import type { Adopted, Anchor, Machines, VmPower } from "../domain/index.ts";
-import type { DiskFacts, Guard, QmpStep, VmFacts, VmState } from "../guard/protocol.ts";
+import type { Anchor, Machines, VmPower } from "../domain/index.ts";
+import type { Guard, QmpStep, VmState } from "../guard/protocol.ts";
+import { adopted } from "./adopted.ts";
 import { machineSpec } from "./spec.ts";
 
 /** Longest wait for a guest that was asked politely; then it is ended the hard way. */
@@ -87,63 +88,4 @@ function bitmapRemoval(anchor: Anchor): readonly QmpStep[] {
       tolerate: ["not found", "Cannot find"],
     },
   ];
-}
-
-function adopted(facts: VmFacts): Adopted {
-  const { machine } = facts;
-  if (!machine)
-    throw new StillpointError("HypervisorUnavailable", "QEMU did not tell what machine it runs.", {
-      remedy: "Stillpoint adopts x86 QEMU 7.2 and later.",
-    });
-  const notes: string[] = [];
-  const pick = <T extends string>(value: string, known: readonly T[], fallback: T, what: string): T => {
-    const found = known.find((candidate) => value === candidate || value.startsWith(`pc-${candidate}-`));
-    if (!found) notes.push(`${what} '${value}' is restored as '${fallback}'`);
-    return found ?? fallback;
-  };
-  const machineType = machine.machineType.startsWith("pc-i440fx") ? "pc" : machine.machineType;
-  return {
-    vcpus: machine.vcpus,
-    memoryMiB: machine.memoryMiB,
-    machine: {
-      machineType: pick(machineType, ["q35", "pc"], "q35", "machine type"),
-      cpuModel: pick(
-        machine.cpuModel.replace(/-x86_64-cpu$/, ""),
-        ["max", "qemu64", "default"],
-        "default",
-        "CPU model",
-      ),
-      firmware: machine.firmware,
-      nics: machine.nics.map((nic) => ({
-        mac: nic.mac,
-        model: pick(nic.model, ["virtio-net-pci", "e1000"], "virtio-net-pci", `NIC ${nic.mac}: model`),
-      })),
-      notes,
-    },
-    disks: facts.disks.filter((disk) => !disk.readOnly && disk.path !== "").map((disk) => adoptedDisk(disk, facts)),
-    nvramPath: facts.nvram?.path ?? null,
-  };
-}
-
-function adoptedDisk(disk: DiskFacts, facts: VmFacts): Adopted["disks"][number] {
-  if (disk.format !== "raw" && disk.format !== "qcow2")
-    throw new StillpointError(
-      "OperationNotAllowed",
-      `Disk '${disk.device}' is ${disk.format}, which Stillpoint cannot capture.`,
-      {
-        remedy: "Adopted virtual machines may have raw and qcow2 disks.",
-      },
-    );
-  const bus = facts.machine?.disks.find((candidate) => candidate.node === disk.node)?.bus;
-  return {
-    path: disk.path,
-    format: disk.format,
-    sizeBytes: disk.sizeBytes,
-    bus: bus === "virtio-scsi" ? "virtio-scsi" : "virtio-blk",
-    serial: disk.serial,
-    iothread: disk.iothread,
-    bootIndex: disk.bootIndex,
-    node: disk.node,
-    device: disk.device,
-  };
 }

@@ -9,6 +9,9 @@ import type { AdoptedMachine } from "./types.ts";
 const UNCAPTURABLE =
   /^(vfio-|tpm-|ivshmem|vhost-user-|vhost-scsi|virtio-9p|virtio-pmem|nvdimm|usb-host|scsi-block|scsi-generic)/;
 const NIC = /^(virtio-net-pci|e1000|e1000e|rtl8139|vmxnet3|igb)/;
+/** Beside disks and network cards, what an equal machine has anyway. */
+const KNOWN =
+  /^(virtio-blk|virtio-scsi|scsi-hd|ide-hd|nvme|virtio-serial|virtserialport|pcie-root-port|pcie-pci-bridge|pci-bridge)/;
 
 interface Device {
   readonly path: string;
@@ -40,8 +43,9 @@ export async function readMachine(
   const cpuPath = optionalText(cpus[0]?.["qom-path"]);
   const cpuType = cpuPath ? optionalText(await property(qmp, cpuPath, "type")) : "";
   const memory = object(await qmp.execute("query-memory-size-summary"));
+  const all = await devices(qmp);
   const nics = [];
-  for (const { path, type } of await devices(qmp))
+  for (const { path, type } of all)
     if (NIC.test(type)) nics.push({ mac: optionalText(await property(qmp, path, "mac")), model: type });
   return {
     machineType: optionalText(await property(qmp, "/machine", "type")).replace(/-machine$/, ""),
@@ -51,5 +55,8 @@ export async function readMachine(
     firmware: flash ? "uefi" : "bios",
     disks: disks.map(({ facts, bus }) => ({ node: facts.node, bus })),
     nics,
+    otherDevices: all
+      .filter(({ type }) => !NIC.test(type) && !KNOWN.test(type) && !UNCAPTURABLE.test(type))
+      .map(({ type, name }) => `${type} ${name}`),
   };
 }

@@ -103,4 +103,6 @@ export interface AdoptedMachine {
   readonly firmware: "bios" | "uefi";
   readonly disks: readonly { readonly node: string; readonly bus: DiskBus | "other" }[];
   readonly nics: readonly { readonly mac: string; readonly model: string }[];
+  /** Devices that an own machine never has (displays, USB, sound, …), by type and name. */
+  readonly otherDevices: readonly string[];
 }

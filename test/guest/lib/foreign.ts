@@ -13,6 +13,7 @@ export interface Foreign {
   readonly qmpSocket: string;
   readonly qgaSocket: string;
   readonly consoleSocket: string;
+  readonly ownerSocket: string;
   /** The monitor of the VM's owner: a second one, held all the time. */
   readonly owner: QmpClient;
   readonly disks: { readonly os: string; readonly b: string; readonly c: string };
@@ -57,13 +58,14 @@ export async function startForeign(stack: Stack, options: ForeignOptions): Promi
       ...["-netdev", "user,id=n1,restrict=on", "-device", "e1000,netdev=n1,mac=52:54:00:aa:bb:02"],
       ...(options.extra ?? []),
     ],
-    { stdio: ["ignore", "ignore", process.env["VERBOSE"] ? "inherit" : "ignore"] },
+    { stdio: ["ignore", "ignore", "inherit"] },
   );
   const owner = await ownersMonitor(child, socket("owner"));
   return {
     qmpSocket: socket("qmp"),
     qgaSocket: socket("qga"),
     consoleSocket: socket("console"),
+    ownerSocket: socket("owner"),
     owner,
     disks,
     traces: () => traces(owner, stack.config.host.captureDir),
