@@ -1,6 +1,6 @@
 /** Guard and service on a site of their own, in a temporary folder: as the user stillpoint when root runs the tests. */
 import { execFileSync } from "node:child_process";
-import { chownSync, readdirSync, readFileSync } from "node:fs";
+import { chownSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -59,6 +59,19 @@ export interface Stillpoint {
   stop(options?: { readonly keepFolder?: boolean }): Promise<void>;
 }
 
+/** Sites whose `stop` was not reached yet. */
+const running = new Set<string>();
+
+/** A test process that is cancelled or fails outside its hooks leaves nothing behind either. */
+function stopAtExit(): void {
+  for (const folder of running) {
+    killAll(processesNaming(folder));
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+process.once("exit", stopAtExit);
+for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => process.exit(1));
+
 /** Starts guard and service and waits until the service is ready. Always `await stop()` in the end. */
 export async function startStillpoint(options: StartOptions = {}): Promise<Stillpoint> {
   const user = serviceUser();
@@ -66,6 +79,7 @@ export async function startStillpoint(options: StartOptions = {}): Promise<Still
   const folder = options.folder ?? (await mkdtemp(join(tmpdir(), "sp-")));
   const own = (path: string) => user && chownSync(path, user.uid, user.gid);
   const at = (name: string) => join(folder, name);
+  running.add(folder);
   own(folder);
   await chmod(folder, 0o711);
   for (const name of ["data", "pool", "capture", "repository", "keys", "run"]) {
@@ -114,6 +128,7 @@ export async function startStillpoint(options: StartOptions = {}): Promise<Still
       await stopDaemon(site("service"), "service", systemClock);
       await stopDaemon(site("guard"), "guard", systemClock);
       await endAll(folder);
+      running.delete(folder);
       if (!keepFolder) await rm(folder, { recursive: true, force: true });
     },
   };
@@ -178,12 +193,16 @@ async function endAll(folder: string): Promise<void> {
   for (;;) {
     const left = processesNaming(folder);
     if (left.length === 0) return;
-    for (const pid of left)
-      try {
-        process.kill(pid, "SIGKILL");
-      } catch {
-        // it ended by itself meanwhile
-      }
+    killAll(left);
     await systemClock.sleep(20);
   }
+}
+
+function killAll(pids: readonly number[]): void {
+  for (const pid of pids)
+    try {
+      process.kill(pid, "SIGKILL");
+    } catch {
+      // it ended by itself meanwhile
+    }
 }
