@@ -11,20 +11,23 @@ function step(execute: string, args: Readonly<Record<string, unknown>> = {}): Qm
 }
 
 function node(changes: Readonly<Record<string, unknown>> = {}, file: Readonly<Record<string, unknown>> = {}): QmpStep {
-  const below = { driver: "file", "node-name": "f", filename: SCRATCH, ...file };
-  return step("blockdev-add", { driver: "qcow2", "node-name": "n", backing: "d-0", file: below, ...changes });
+  const below = { driver: "file", "node-name": "sp-f", filename: SCRATCH, ...file };
+  return step("blockdev-add", { driver: "qcow2", "node-name": "sp-n", backing: "d-0", file: below, ...changes });
 }
 
+const NAMES = { name: "sp-b", target: "sp-t", bitmaps: ["sp-b"], "job-id": "sp-j" };
 const actions = (...types: readonly string[]) =>
-  step("transaction", { actions: types.map((type) => ({ type, data: {} })) });
+  step("transaction", { actions: types.map((type) => ({ type, data: NAMES })) });
+
+const merge = (bitmaps: readonly string[]) => ({ type: "block-dirty-bitmap-merge", data: { target: "sp-t", bitmaps } });
 
 describe("what the guard runs", () => {
   for (const good of [
     node(),
     node({ backing: null }),
-    step("block-export-add", { type: "nbd", id: "e", "node-name": "n", writable: false }),
-    step("block-export-del", { id: "e", mode: "hard" }),
-    step("block-dirty-bitmap-remove", { node: "d-0", name: "b" }),
+    step("block-export-add", { type: "nbd", id: "sp-e", "node-name": "sp-n", writable: false }),
+    step("block-export-del", { id: "sp-e", mode: "hard" }),
+    step("block-dirty-bitmap-remove", { node: "d-0", name: "sp-b" }),
     actions("block-dirty-bitmap-merge", "block-dirty-bitmap-enable", "block-dirty-bitmap-remove"),
   ])
     test(`a step may ${good.execute}`, () => checkStep(good, FILES, "step"));
@@ -66,10 +69,19 @@ describe("what the guard runs", () => {
       "nesting without end",
       node({ file: { driver: "raw", file: { driver: "raw", file: { driver: "raw", file: { driver: "file" } } } } }),
     ],
-    ["a FUSE export", step("block-export-add", { type: "fuse", id: "e", "node-name": "n", mountpoint: "/etc/passwd" })],
-    ["a vhost-user export", step("block-export-add", { type: "vhost-user-blk", id: "e", "node-name": "n" })],
-    ["a writable export", step("block-export-add", { type: "nbd", id: "e", "node-name": "n", writable: true })],
+    [
+      "a FUSE export",
+      step("block-export-add", { type: "fuse", id: "sp-e", "node-name": "sp-n", mountpoint: "/etc/passwd" }),
+    ],
+    ["a vhost-user export", step("block-export-add", { type: "vhost-user-blk", id: "sp-e", "node-name": "sp-n" })],
+    ["a writable export", step("block-export-add", { type: "nbd", id: "sp-e", "node-name": "sp-n", writable: true })],
     ["a transaction of something else", actions("block-dirty-bitmap-add", "blockdev-snapshot")],
+    ["another's job", step("block-job-cancel", { device: "drive-virtio0" })],
+    ["another's export", step("block-export-del", { id: "backup" })],
+    ["another's node", step("blockdev-del", { "node-name": "d-0" })],
+    ["another's bitmap", step("block-dirty-bitmap-remove", { node: "d-0", name: "veeam" })],
+    ["a merge of another's bitmap", step("transaction", { actions: [merge(["sp-b", "veeam"])] })],
+    ["a merge with nothing said", step("transaction", { actions: [{ type: "block-dirty-bitmap-merge" }] })],
     ["a transaction of nothing", step("transaction")],
     ["a transaction of nonsense", step("transaction", { actions: [null, 7] })],
   ];

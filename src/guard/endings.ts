@@ -10,7 +10,7 @@ import { runAllSteps } from "./steps.ts";
 
 /** The three ways in which a capture ends. All are repeatable and go on after a restart of the guard. */
 export interface Endings {
-  /** Undoes the capture; resolves when that is done, or was put off because QEMU is out of reach. */
+  /** Undoes the capture; resolves when that is done, or was put off because QEMU is out of reach. Never rejects. */
   giveUp(capture: CaptureId, reason: string): Promise<void>;
   /** The VM's process is gone, and with it everything of its captures but the files. */
   lose(vm: VmUid, reason: string): Promise<void>;
@@ -57,10 +57,10 @@ export function createEndings(tools: CaptureTools): Endings {
         await book.noteAnyway({ t: "ended", capture });
         attempts.delete(capture);
       } catch (error) {
-        options.log.error({ err: error, capture }, "a capture could not be undone yet");
+        tools.repeated(capture, "a capture could not be undone yet", error);
       }
     });
-    await quitIfDue(vm);
+    await quitIfDue(vm).catch((error) => tools.repeated(vm, "a virtual machine is not ended yet", error));
   }
 
   async function undoInQemu(machine: Machine, entry: CaptureEntry): Promise<void> {
@@ -145,7 +145,7 @@ export function createEndings(tools: CaptureTools): Endings {
       await removeCaptureFolder(options, capture);
       await book.note({ t: "closed", capture });
     });
-    await quitIfDue(vm);
+    await quitIfDue(vm).catch((error) => tools.repeated(vm, "a virtual machine is not ended yet", error));
   }
 
   /** False when the process that the capture was taken in is gone. Throws when nobody knows. */
@@ -169,14 +169,12 @@ export function createEndings(tools: CaptureTools): Endings {
   async function resume(): Promise<void> {
     for (const entry of book.ledger().captures.values()) {
       const { capture } = entry.open;
-      if (entry.closing) await finishClose(capture).catch((error) => warn(capture, error));
+      if (entry.closing)
+        await finishClose(capture).catch((error) => tools.repeated(capture, "a capture is not closed yet", error));
       else if ((entry.phase === "given-up" || entry.phase === "lost") && !entry.undone) await undo(capture);
     }
-    for (const vm of book.ledger().quitting) await quitIfDue(vm).catch((error) => warn(vm, error));
-  }
-
-  function warn(what: string, error: unknown): void {
-    options.log.warn({ err: error, what }, "not ended yet");
+    for (const vm of book.ledger().quitting)
+      await quitIfDue(vm).catch((error) => tools.repeated(vm, "a virtual machine is not ended yet", error));
   }
 
   return { giveUp, lose, close, resume };

@@ -5,6 +5,7 @@ import type { CaptureEntry } from "./ledger.ts";
 import type { Machines } from "./machines.ts";
 import type { NbdServers } from "./nbd-server.ts";
 import type { CaptureState } from "./protocol.ts";
+import type { Repeated } from "./repeat.ts";
 
 /** What the parts of a capture share. */
 export interface CaptureTools {
@@ -13,6 +14,7 @@ export interface CaptureTools {
   readonly machines: Machines;
   readonly nbd: NbdServers;
   readonly announce: Announce;
+  readonly repeated: Repeated;
 }
 
 /** Whether something of the capture may still stand in QEMU, to be guarded and undone. */

@@ -17,6 +17,7 @@ import { createNbdServers } from "./nbd-server.ts";
 import { hardOff, launch, quit, readSpec, removeRuntime, softOff, wake } from "./power.ts";
 import { boundLog, findQemu, runtimePaths } from "./process.ts";
 import type { GuardCalls, GuardMethod, MachineSpec, VmFacts } from "./protocol.ts";
+import { createRepeated } from "./repeat.ts";
 import { runStep } from "./steps.ts";
 import { thawAll } from "./thaw.ts";
 import { createWatch } from "./watch.ts";
@@ -43,7 +44,10 @@ export async function createGuardCore(options: GuardOptions, announce: Announce)
   const book = await openBook(options);
   const machines = createMachines();
   const nbd = createNbdServers(options);
-  const tools: CaptureTools = { options, book, machines, nbd, announce };
+  const tools: CaptureTools = {
+    ...{ options, book, machines, nbd, announce },
+    repeated: createRepeated(options.log, options.clock),
+  };
   const endings = createEndings(tools);
   const watch = createWatch(tools, endings);
 
@@ -66,6 +70,13 @@ export async function createGuardCore(options: GuardOptions, announce: Announce)
   for (const [vm, place] of book.ledger().adopted) guard(adoptedPlace(vm, place));
   await Promise.all(machines.all().map((machine) => machine.look()));
 
+  /** An instant begun in a former life of the guard: undone by what QEMU shows. */
+  const begunBefore = [...book.ledger().captures.values()].filter((entry) => entry.phase === "instant");
+  async function restartedInstants(): Promise<void> {
+    for (const entry of begunBefore.splice(0))
+      await endings.giveUp(entry.open.capture, "the guard was restarted while the point in time was being taken");
+  }
+
   const stopped = new AbortController();
   async function every(work: () => Promise<void>): Promise<void> {
     while (!stopped.signal.aborted) {
@@ -81,13 +92,6 @@ export async function createGuardCore(options: GuardOptions, announce: Announce)
     for (const { place } of machines.all())
       if (place.kind === "own") await boundLog(runtimePaths(options.dataDir, place.vm));
   });
-
-  /** An instant begun in a former life of the guard: undone by what QEMU shows. */
-  const begunBefore = [...book.ledger().captures.values()].filter((entry) => entry.phase === "instant");
-  async function restartedInstants(): Promise<void> {
-    for (const entry of begunBefore.splice(0))
-      await endings.giveUp(entry.open.capture, "the guard was restarted while the point in time was being taken");
-  }
 
   async function start(spec: MachineSpec): Promise<void> {
     const paths = runtimePaths(options.dataDir, spec.vm);

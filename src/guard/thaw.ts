@@ -16,7 +16,7 @@ export async function thawNow(tools: CaptureTools, machine: Machine, agent: Gues
     await tools.book.noteAnyway({ t: "thawed", vm: machine.place.vm });
     return count;
   } catch (error) {
-    tools.options.log.error({ err: error, vm: machine.place.vm }, "a thaw was not confirmed; trying again");
+    tools.repeated(machine.place.vm, "a thaw was not confirmed; trying again", error);
     return 0;
   }
 }
@@ -35,5 +35,5 @@ async function thawLeftOver(tools: CaptureTools, vm: VmUid): Promise<void> {
     if (!book.ledger().frozen.has(vm)) return;
     const count = await thawNow(tools, machine, agent);
     options.log.warn({ vm, filesystems: count }, "thawed a guest that was left frozen");
-  }).catch((error) => options.log.error({ err: error, vm }, "a guest may be frozen and its agent does not answer"));
+  }).catch((error) => tools.repeated(vm, "a guest may be frozen and its agent does not answer", error));
 }

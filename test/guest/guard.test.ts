@@ -1,6 +1,6 @@
 /** The guard on a real QEMU whose machine has no operating system: power, captures, adoption, its own death. */
 import assert from "node:assert/strict";
-import { readdir, readFile, readlink, stat } from "node:fs/promises";
+import { copyFile, readdir, readFile, readlink, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { MiB } from "../../src/base/index.ts";
@@ -152,6 +152,17 @@ describe("an own VM under guard", () => {
     await assert.rejects(host.guard.call("vm.start", { spec: broken }), /Could not open.*none\.qcow2.*No such file/);
     assert.match((await host.state()).reason ?? "", /^exit code 1: .*none\.qcow2/);
     await assert.rejects(host.guard.call("vm.inspect", { vm: VM }), { code: "HypervisorUnavailable" });
+  });
+
+  test("UEFI firmware: the variables are a node of their own, apart from the disks", async () => {
+    const varsPath = join(host.dir, "pool/vars.fd");
+    await copyFile("/usr/share/OVMF/OVMF_VARS_4M.fd", varsPath);
+    await host.guard.call("vm.deallocate", { vm: VM, graceMs: 0 });
+    await host.guard.call("vm.start", { spec: { ...spec, firmware: { kind: "uefi", varsPath } } });
+    const facts = await host.facts();
+    assert.deepEqual(facts.nvram, { node: "nvram", sizeBytes: (await stat(varsPath)).size, path: varsPath });
+    assert.equal(facts.disks.length, spec.disks.length);
+    await host.guard.call("vm.deallocate", { vm: VM, graceMs: 0 });
   });
 
   test("forgetting needs a VM that is down, and leaves nothing of it", async () => {

@@ -33,7 +33,7 @@ describe("a guard that dies in the middle of a capture", () => {
     const step = (execute: string, args: Readonly<Record<string, unknown>>) =>
       host.guard.call("vm.execute", { vm: spec.vm, step: { name: "old", execute, arguments: args } });
     for (const { node } of spec.disks)
-      await step("block-dirty-bitmap-add", { node, name: `old-${node}`, granularity: 65536 });
+      await step("block-dirty-bitmap-add", { node, name: `sp-old-${node}`, granularity: 65536 });
     clean = await traces();
   });
   after(() => host?.close());
@@ -56,7 +56,7 @@ describe("a guard that dies in the middle of a capture", () => {
 
   async function newCapture(): Promise<HandCapture> {
     const facts = await host.facts();
-    return handCapture(host, facts, { oldBitmaps: facts.disks.map(({ node }) => `old-${node}`) });
+    return handCapture(host, facts, { oldBitmaps: facts.disks.map(({ node }) => `sp-old-${node}`) });
   }
 
   /** Starts the guard so that it dies at `crashAt`, and goes on with the calls until it does. */
