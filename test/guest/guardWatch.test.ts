@@ -4,144 +4,153 @@ import { readdir } from "node:fs/promises";
 import { after, afterEach, before, describe, test } from "node:test";
 import { MiB } from "../../src/base/index.ts";
 import { type HandCaptureOptions, handCapture } from "./lib/guardCapture.ts";
-import { type GuardHost, openGuardHost, smallMachine, type TestMonitor, until, VM } from "./lib/guardHost.ts";
+import {
+  type GuardHost,
+  openGuardHost,
+  qemuVersions,
+  smallMachine,
+  type TestMonitor,
+  until,
+  VM,
+} from "./lib/guardHost.ts";
 
-describe("a guard that nobody talks to", () => {
-  let host: GuardHost;
-  let monitor: TestMonitor;
-  let node = "";
-  before(async () => {
-    host = await openGuardHost({ inProcess: true });
-    await host.start();
-    const spec = await smallMachine(host, [{ bootIndex: 1 }]);
-    node = spec.disks[0]?.node ?? "";
-    await host.guard.call("vm.start", { spec });
-    monitor = await host.monitor();
-  });
-  after(async () => {
-    monitor?.close();
-    await host?.close();
-  });
-  afterEach(async () => {
-    const facts = await host.facts();
-    assert.deepEqual(
-      [facts.status, facts.jobs, facts.exports, facts.disks[0]?.filters, facts.disks[0]?.bitmaps],
-      ["running", [], [], [], []],
-    );
-    assert.deepEqual(await readdir(host.captureDir), []);
-    for (const { capture } of await host.guard.call("capture.list", {}))
-      await host.guard.call("capture.close", { capture, steps: [] });
-  });
-
-  async function taken(options: HandCaptureOptions = {}) {
-    const capture = handCapture(host, await host.facts(), options);
-    await capture.take();
-    const [job = ""] = capture.open.jobs;
-    const undone = async () => {
-      const state = await until(
-        "given up",
-        () => host.capture(capture.id),
-        (now) => now?.phase === "given-up",
+for (const { label, qemu } of qemuVersions())
+  describe(`a guard that nobody talks to, ${label}`, () => {
+    let host: GuardHost;
+    let monitor: TestMonitor;
+    let node = "";
+    before(async () => {
+      host = await openGuardHost({ qemu, inProcess: true });
+      await host.start();
+      const spec = await smallMachine(host, [{ bootIndex: 1 }]);
+      node = spec.disks[0]?.node ?? "";
+      await host.guard.call("vm.start", { spec });
+      monitor = await host.monitor();
+    });
+    after(async () => {
+      monitor?.close();
+      await host?.close();
+    });
+    afterEach(async () => {
+      const facts = await host.facts();
+      assert.deepEqual(
+        [facts.status, facts.jobs, facts.exports, facts.disks[0]?.filters, facts.disks[0]?.bitmaps],
+        ["running", [], [], [], []],
       );
-      await until(
-        "undone",
-        () => readdir(host.captureDir),
-        (names) => names.length === 0,
-      );
-      return state?.reason ?? "";
-    };
-    return { ...capture, job, undone };
-  }
+      assert.deepEqual(await readdir(host.captureDir), []);
+      for (const { capture } of await host.guard.call("capture.list", {}))
+        await host.guard.call("capture.close", { capture, steps: [] });
+    });
 
-  /** Writes as the guest does: through the device, so through whatever stands between it and the disk. */
-  async function guestWrites(offsetMiB: number, lengthMiB: number): Promise<void> {
-    const device = `/machine/peripheral/disk-${node.slice(2)}/virtio-backend`;
-    const line = `qemu-io -d ${device} "write -P 7 ${offsetMiB}M ${lengthMiB}M"`;
-    await monitor.execute("human-monitor-command", { "command-line": line }, 30_000);
-  }
+    async function taken(options: HandCaptureOptions = {}) {
+      const capture = handCapture(host, await host.facts(), options);
+      await capture.take();
+      const [job = ""] = capture.open.jobs;
+      const undone = async () => {
+        const state = await until(
+          "given up",
+          () => host.capture(capture.id),
+          (now) => now?.phase === "given-up",
+        );
+        await until(
+          "undone",
+          () => readdir(host.captureDir),
+          (names) => names.length === 0,
+        );
+        return state?.reason ?? "";
+      };
+      return { ...capture, job, undone };
+    }
 
-  test("a service that falls silent", async () => {
-    const capture = await taken({ silenceMs: 1_200 });
-    assert.match(await capture.undone(), /silent for too long/);
-  });
+    /** Writes as the guest does: through the device, so through whatever stands between it and the disk. */
+    async function guestWrites(offsetMiB: number, lengthMiB: number): Promise<void> {
+      const device = `/machine/peripheral/disk-${node.slice(2)}/virtio-backend`;
+      const line = `qemu-io -d ${device} "write -P 7 ${offsetMiB}M ${lengthMiB}M"`;
+      await monitor.execute("human-monitor-command", { "command-line": line }, 30_000);
+    }
 
-  test("a service that keeps talking is not silent", async () => {
-    const capture = await taken({ silenceMs: 2_500 });
-    for (let n = 0; n < 8; n++) {
-      await new Promise((resolve) => setTimeout(resolve, 500));
+    test("a service that falls silent", async () => {
+      const capture = await taken({ silenceMs: 1_200 });
+      assert.match(await capture.undone(), /silent for too long/);
+    });
+
+    test("a service that keeps talking is not silent", async () => {
+      const capture = await taken({ silenceMs: 2_500 });
+      for (let n = 0; n < 8; n++) {
+        await new Promise((resolve) => setTimeout(resolve, 500));
+        assert.equal((await host.guard.call("capture.check", { capture: capture.id })).phase, "taken");
+      }
+      await host.guard.call("capture.giveUp", { capture: capture.id, reason: "enough" });
+    });
+
+    test("a guest that overwrites more than half of what its fleece can hold", async () => {
+      await guestWrites(0, 32);
+      const capture = await taken();
+      await guestWrites(0, 4);
       assert.equal((await host.guard.call("capture.check", { capture: capture.id })).phase, "taken");
-    }
-    await host.guard.call("capture.giveUp", { capture: capture.id, reason: "enough" });
-  });
+      await guestWrites(4, 8);
+      assert.match(await capture.undone(), /wrote more during the copy|outgrown/);
+    });
 
-  test("a guest that overwrites more than half of what its fleece can hold", async () => {
-    await guestWrites(0, 32);
-    const capture = await taken();
-    await guestWrites(0, 4);
-    assert.equal((await host.guard.call("capture.check", { capture: capture.id })).phase, "taken");
-    await guestWrites(4, 8);
-    assert.match(await capture.undone(), /wrote more during the copy|outgrown/);
-  });
+    test("the same with its threshold never heard of: the file's size tells", async () => {
+      const capture = await taken({ thresholdBytes: 0 });
+      await guestWrites(0, 12);
+      assert.match(await capture.undone(), /outgrown its reservation/);
+    });
 
-  test("the same with its threshold never heard of: the file's size tells", async () => {
-    const capture = await taken({ thresholdBytes: 0 });
-    await guestWrites(0, 12);
-    assert.match(await capture.undone(), /outgrown its reservation/);
-  });
+    test("somebody else cancels the job", async () => {
+      const capture = await taken();
+      await monitor.execute("block-job-cancel", { device: capture.job, force: true });
+      assert.match(await capture.undone(), /cancelled by somebody else/);
+    });
 
-  test("somebody else cancels the job", async () => {
-    const capture = await taken();
-    await monitor.execute("block-job-cancel", { device: capture.job, force: true });
-    assert.match(await capture.undone(), /cancelled by somebody else/);
-  });
+    test("the capture folder's file system fills up", async () => {
+      const capture = await taken();
+      host.spaceRule.minFreeBytes = 2 ** 60;
+      try {
+        assert.match(await capture.undone(), /filling up/);
+        const next = handCapture(host, await host.facts());
+        await assert.rejects(next.take(), { code: "InsufficientSpace" });
+        await host.guard.call("capture.close", { capture: next.id, steps: [] });
+      } finally {
+        host.spaceRule.minFreeBytes = 0;
+      }
+    });
 
-  test("the capture folder's file system fills up", async () => {
-    const capture = await taken();
-    host.spaceRule.minFreeBytes = 2 ** 60;
-    try {
-      assert.match(await capture.undone(), /filling up/);
-      const next = handCapture(host, await host.facts());
-      await assert.rejects(next.take(), { code: "InsufficientSpace" });
-      await host.guard.call("capture.close", { capture: next.id, steps: [] });
-    } finally {
-      host.spaceRule.minFreeBytes = 0;
-    }
-  });
+    test("a step that is not of a capture is refused and changes nothing", async () => {
+      const capture = await taken();
+      for (const [execute, args] of [
+        ["quit", {}],
+        ["human-monitor-command", { "command-line": "quit" }],
+        ["blockdev-add", { driver: "file", "node-name": "x", filename: "/etc/passwd" }],
+      ] as const) {
+        const step = { name: "bad", execute, arguments: args };
+        await assert.rejects(host.guard.call("capture.step", { capture: capture.id, step }), {
+          code: "OperationNotAllowed",
+        });
+        await assert.rejects(host.guard.call("vm.execute", { vm: VM, step }), { code: "OperationNotAllowed" });
+      }
+      await host.guard.call("capture.giveUp", { capture: capture.id, reason: "enough" });
+    });
 
-  test("a step that is not of a capture is refused and changes nothing", async () => {
-    const capture = await taken();
-    for (const [execute, args] of [
-      ["quit", {}],
-      ["human-monitor-command", { "command-line": "quit" }],
-      ["blockdev-add", { driver: "file", "node-name": "x", filename: "/etc/passwd" }],
-    ] as const) {
-      const step = { name: "bad", execute, arguments: args };
-      await assert.rejects(host.guard.call("capture.step", { capture: capture.id, step }), {
-        code: "OperationNotAllowed",
-      });
-      await assert.rejects(host.guard.call("vm.execute", { vm: VM, step }), { code: "OperationNotAllowed" });
-    }
-    await host.guard.call("capture.giveUp", { capture: capture.id, reason: "enough" });
-  });
+    test("opening twice with the same content is one capture, with other content a Conflict", async () => {
+      const capture = handCapture(host, await host.facts());
+      const first = await host.guard.call("capture.open", capture.open);
+      assert.deepEqual(await host.guard.call("capture.open", capture.open), first);
+      await assert.rejects(host.guard.call("capture.open", { ...capture.open, silenceMs: 1 }), { code: "Conflict" });
+      const stale = { ...capture.open, capture: "another" as never, incarnation: "0".repeat(32) as never };
+      await assert.rejects(host.guard.call("capture.open", stale), { code: "Conflict" });
+      await host.guard.call("capture.close", { capture: capture.id, steps: [] });
+    });
 
-  test("opening twice with the same content is one capture, with other content a Conflict", async () => {
-    const capture = handCapture(host, await host.facts());
-    const first = await host.guard.call("capture.open", capture.open);
-    assert.deepEqual(await host.guard.call("capture.open", capture.open), first);
-    await assert.rejects(host.guard.call("capture.open", { ...capture.open, silenceMs: 1 }), { code: "Conflict" });
-    const stale = { ...capture.open, capture: "another" as never, incarnation: "0".repeat(32) as never };
-    await assert.rejects(host.guard.call("capture.open", stale), { code: "Conflict" });
-    await host.guard.call("capture.close", { capture: capture.id, steps: [] });
+    test("the point in time is taken once, and not in another run state", async () => {
+      const capture = handCapture(host, await host.facts(), { reserveBytes: 64 * MiB });
+      await host.guard.call("capture.open", capture.open);
+      await assert.rejects(capture.instant({ statuses: ["paused"] }), /run state is 'running'/);
+      await assert.rejects(capture.instant(), /Cannot find device|Failed to find node/i);
+      assert.equal((await host.capture(capture.id))?.phase, "open", "a refused transaction leaves the capture open");
+      await capture.take();
+      await assert.rejects(capture.instant(), /asked for before/);
+      await host.guard.call("capture.giveUp", { capture: capture.id, reason: "enough" });
+    });
   });
-
-  test("the point in time is taken once, and not in another run state", async () => {
-    const capture = handCapture(host, await host.facts(), { reserveBytes: 64 * MiB });
-    await host.guard.call("capture.open", capture.open);
-    await assert.rejects(capture.instant({ statuses: ["paused"] }), /run state is 'running'/);
-    await assert.rejects(capture.instant(), /Cannot find device|Failed to find node/i);
-    assert.equal((await host.capture(capture.id))?.phase, "open", "a refused transaction leaves the capture open");
-    await capture.take();
-    await assert.rejects(capture.instant(), /asked for before/);
-    await host.guard.call("capture.giveUp", { capture: capture.id, reason: "enough" });
-  });
-});

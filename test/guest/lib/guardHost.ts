@@ -1,5 +1,5 @@
 /** A guard as a process of its own, that tests may kill, with a second monitor into its QEMU for looking and poking. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -51,7 +51,18 @@ export interface TestMonitor extends QmpClient {
   readonly events: readonly QmpEvent[];
 }
 
+/** The system's QEMU, and Debian trixie's unpacked beside it. */
+export function qemuVersions(): readonly { readonly label: string; readonly qemu: string }[] {
+  const trixie = "/var/cache/stillpoint/qemu-trixie";
+  execFileSync("sh", [join(SOURCE_ROOT, "setup/qemu-trixie.sh"), trixie], { stdio: "inherit" });
+  return [
+    { label: "QEMU 7.2", qemu: "qemu-system-x86_64" },
+    { label: "QEMU 10.0", qemu: `${trixie}/qemu-system-x86_64` },
+  ];
+}
+
 export interface HostOptions {
+  readonly qemu?: string;
   readonly captureDir?: string;
   /** Run the guard inside the test: it cannot be killed, but its rules can be changed. */
   readonly inProcess?: boolean;
@@ -63,7 +74,7 @@ export async function openGuardHost(options: HostOptions = {}): Promise<GuardHos
   const captureDir = options.captureDir ?? join(dir, "capture");
   for (const name of ["pool", "sockets"]) await mkdir(join(dir, name), { mode: 0o700 });
   const monitorPath = join(dir, "test.qmp");
-  const system = ["qemu-system-x86_64", "-qmp", `unix:${monitorPath},server=on,wait=off`];
+  const system = [options.qemu ?? "qemu-system-x86_64", "-qmp", `unix:${monitorPath},server=on,wait=off`];
   const configPath = join(dir, "config.yaml");
   const config = {
     dataDir: join(dir, "data"),
