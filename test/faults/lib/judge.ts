@@ -5,13 +5,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TreeRef } from "../../../src/repository/index.ts";
 import { inWriteOrder, LAYOUT, lastNumbers, readSequence } from "../../guest/lib/index.ts";
-import { digest, readExport, readImage } from "../../guest/lib/truth.ts";
+import { readExport, readImage } from "../../guest/lib/truth.ts";
+import { dataDigestOfFile } from "./digest.ts";
 import type { FaultSite } from "./site.ts";
 import { openStoredPoints, type StoredPoints } from "./stored.ts";
 
 /** What is known of one point from outside. */
 interface Known {
-  /** SHA-256 of full reads of the frozen source, by disk. */
+  /** Digests of full reads of the frozen source, by disk. */
   readonly frozen: Map<number, string>;
   /** What it held when it was first seen Succeeded. */
   first: readonly string[] | null;
@@ -20,8 +21,10 @@ interface Known {
 }
 
 export interface Judge {
-  /** Before a point is asked for: what the guest has confirmed must be in it. */
+  /** Before a point is asked for: what the guest has confirmed until then must be in it. */
   expect(name: string): Promise<void>;
+  /** The same of a guest that has not booted. */
+  expectAnything(name: string): void;
   /**
    * Reads, with qemu-img, whatever can be read of the frozen source of the capture that is open now: exports of pulled
    * disks, staging files of pushed ones that QEMU has closed. Returns how many disks that were.
@@ -56,7 +59,7 @@ export function makeJudge(fault: FaultSite): Judge {
         else if (member === "1" && !nodes.some((node) => node.endsWith(`-${member}t`)))
           await readImage(path, "qcow2", target);
         else return 0;
-        known.frozen.set(Number(member), await digest(target));
+        known.frozen.set(Number(member), await dataDigestOfFile(target));
         return 1;
       });
       return (await Promise.all(reads)).reduce((sum: number, one) => sum + one, 0);
@@ -94,8 +97,10 @@ export function makeJudge(fault: FaultSite): Judge {
   }
 
   return {
-    expect: async (name) =>
-      void points.set(name, { frozen: new Map(), first: null, confirmed: await fault.vm.written() }),
+    expect: async (name) => {
+      points.set(name, { frozen: new Map(), first: null, confirmed: await fault.vm.written() });
+    },
+    expectAnything: (name) => void points.set(name, { frozen: new Map(), first: null, confirmed: 0 }),
     lookAtFrozen,
     compare: async ({ only, sequences = [] } = {}) => {
       const stored = await openStoredPoints(fault.site.repositoryDir, fault.site.keyFile);

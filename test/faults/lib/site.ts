@@ -16,7 +16,7 @@ import {
   type VmFacts,
 } from "../../../src/guard/protocol.ts";
 import { computeId, createGuestVm, type GuestVm, type Stillpoint, startStillpoint } from "../../guest/lib/index.ts";
-import { digest } from "../../guest/lib/truth.ts";
+import { dataDigestOfFile } from "./digest.ts";
 import { makeOrders, type Orders } from "./orders.ts";
 import { within } from "./wait.ts";
 
@@ -35,8 +35,10 @@ export interface FaultSite {
   /** A connection of the test's own to the guard. */
   readonly guard: Guard;
   readonly orders: { readonly service: Orders; readonly guard: Orders };
-  /** SHA-256 of the fourth disk. */
+  /** Of the fourth disk. */
   readonly fixedDigest: string;
+  /** How many disks the guest has. */
+  readonly disks: number;
   pointId(name: string): string;
   /** Asks for a point; resolves with the error when it has failed, or its service is gone; null when it succeeded. */
   ask(name: string, mode?: "CrashConsistent" | null): Promise<Error | null>;
@@ -44,6 +46,8 @@ export interface FaultSite {
   point(name: string): Promise<PointFacts | null>;
   /** Waits until the point is Succeeded or Failed. */
   settled(name: string): Promise<PointFacts>;
+  /** Deletes the point; resolves with the error, if any. */
+  remove(name: string): Promise<Error | null>;
   facts(): Promise<VmFacts>;
   /** What the guard holds open. */
   captures(): Promise<readonly CaptureState[]>;
@@ -79,7 +83,7 @@ export async function openFaultSite(): Promise<FaultSite> {
     const body = { location: "local", properties: { source: { id: vm.id } } };
     await site.client.send("PUT", collection, { body, timeoutMs: SETTLED_MS });
     const guard = await connectGuard(guardSocketPath(site.dataDir));
-    return hands({ site, vm, guard, orders, fixedDigest: await digest(fixed), collection });
+    return hands({ site, vm, guard, orders, fixedDigest: await dataDigestOfFile(fixed), collection });
   } catch (error) {
     await site.stop();
     throw error;
@@ -102,6 +106,7 @@ function hands(parts: Parts): FaultSite {
   };
   return {
     ...parts,
+    disks: vm.disks.length,
     pointId,
     point,
     ask: async (name, mode = "CrashConsistent") => {
@@ -116,6 +121,11 @@ function hands(parts: Parts): FaultSite {
         const now = await point(name);
         return now && ["Succeeded", "Failed"].includes(now.provisioningState) ? now : null;
       }),
+    remove: (name) =>
+      site.client.send("DELETE", pointId(name), { timeoutMs: SETTLED_MS }).then(
+        () => null,
+        (error: Error) => error,
+      ),
     facts: () => guard.call("vm.inspect", { vm: vm.vmUid as VmUid }),
     captures: () => guard.call("capture.list", {}),
     ended: async (name) =>

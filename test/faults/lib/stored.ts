@@ -1,5 +1,4 @@
 /** Reads points from a copy of the repository, as its owner would after a disaster: no service has a hand in it. */
-import { createHash } from "node:crypto";
 import { constants } from "node:fs";
 import { copyFile, link, mkdir, mkdtemp, open, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -12,11 +11,12 @@ import {
   type Repository,
   type TreeRef,
 } from "../../../src/repository/index.ts";
+import { makeDataDigest } from "./digest.ts";
 
 export interface StoredPoints {
   readonly repository: Repository;
   manifest(hash: string): Promise<PointManifest>;
-  /** SHA-256 of the whole disk. */
+  /** Of the whole disk. */
   digest(tree: TreeRef): Promise<string>;
   /** Writes the whole disk into a sparse raw file. */
   write(tree: TreeRef, target: string): Promise<void>;
@@ -67,26 +67,15 @@ async function linkTree(from: string, to: string): Promise<void> {
   }
 }
 
-const ZEROES = Buffer.alloc(1 << 20);
-
 async function digestOf(repository: Repository, tree: TreeRef): Promise<string> {
-  const hash = createHash("sha256");
-  let at = 0;
-  const zeroesUntil = (end: number) => {
-    for (; at < end; at += Math.min(ZEROES.length, end - at)) hash.update(ZEROES.subarray(0, end - at));
-  };
+  const digest = makeDataDigest();
   const reader = await repository.openDisk(tree);
   try {
-    for await (const { offset, data } of reader.stream()) {
-      zeroesUntil(offset);
-      hash.update(data);
-      at = offset + data.byteLength;
-    }
-    zeroesUntil(tree.sizeBytes);
+    for await (const { offset, data } of reader.stream()) digest.add(offset, data);
   } finally {
     await reader.close();
   }
-  return hash.digest("hex");
+  return digest.end(tree.sizeBytes);
 }
 
 async function writeTo(repository: Repository, tree: TreeRef, target: string): Promise<void> {

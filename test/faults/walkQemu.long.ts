@@ -1,0 +1,120 @@
+/**
+ * kill -9 of QEMU at every step of a capture, once before and once after in turn: the point fails with a clear error
+ * unless its bytes were safe, earlier points read as ever, and after a start of the VM the next point is right. Every
+ * second capture is the first one after such a death: it finds inconsistent bitmaps, and reads in full.
+ */
+import assert from "node:assert/strict";
+import { after, before, describe, type TestContext, test } from "node:test";
+import type { DiskRecord } from "../../src/domain/index.ts";
+import { untilAgentReady } from "../guest/lib/vm.ts";
+import { takeJudged } from "./lib/kill.ts";
+import { recordPoint } from "./lib/record.ts";
+import { tracesOf, untilClean } from "./lib/traces.ts";
+import { within } from "./lib/wait.ts";
+import { openWalk, type Walk } from "./lib/walk.ts";
+
+const START_MS = 60_000;
+const SETTLE_EVERY = 10;
+
+describe("kill -9 of QEMU", () => {
+  let walk: Walk;
+  /** The steps, those that only a capture after a death has among them, and the moments of each. */
+  const steps = new Map<string, string[]>();
+  const succeeded: string[] = [];
+
+  before(async () => {
+    walk = await openWalk();
+    const { fault, judge, clean } = walk;
+    await endQemu();
+    await startVm();
+    judge.expectAnything("recorded");
+    const now = await tracesOf(fault);
+    const { service } = await recordPoint(fault, { ...clean, qemuPid: now.qemuPid }, "recorded", "CrashConsistent");
+    for (const { at } of service) {
+      const [step = "", moment = ""] = at.split(":");
+      steps.set(step, [...(steps.get(step) ?? []), moment]);
+    }
+    assert.ok(steps.has("remove-stale-bitmap-0"), "bitmaps of a QEMU that was killed are taken away");
+  });
+  after(() => walk?.stop());
+
+  async function endQemu(): Promise<void> {
+    const { fault } = walk;
+    const { pid, vm } = await fault.facts();
+    process.kill(pid ?? 0, "SIGKILL");
+    await within(START_MS, "QEMU is still there", async () => {
+      const state = (await fault.guard.call("vm.list", {})).find((one) => one.vm === vm);
+      return state?.process === "down" || null;
+    });
+  }
+
+  async function startVm(): Promise<void> {
+    const { site, vm } = walk.fault;
+    await site.client.send("POST", `${vm.id}/start`, { timeoutMs: START_MS });
+  }
+
+  /** Nothing is left of what was in the process; what was beside it must be gone, too. */
+  async function untilNothingLeft(): Promise<void> {
+    const { fault, clean } = walk;
+    await untilClean(fault, { ...clean, qemuPid: (await fault.facts()).pid });
+  }
+
+  function checkNext(disks: readonly DiskRecord[], afterDeath: boolean): void {
+    const [os, pushed, ...raw] = disks;
+    assert.equal(os?.kind, afterDeath ? "full-compared" : "incremental");
+    if (afterDeath) assert.match(os?.fullReason ?? "", /inconsistent|bitmap is gone/);
+    assert.equal(pushed?.method, "push");
+    for (const disk of raw) assert.equal(disk.kind, afterDeath ? "full-compared" : "incremental");
+  }
+
+  /** A point that is held against its frozen source. */
+  async function takeNext(name: string, afterDeath: boolean): Promise<void> {
+    const { fault, judge } = walk;
+    judge.expectAnything(name);
+    await takeJudged(fault, judge, name);
+    checkNext((await fault.settled(name)).record?.disks ?? [], afterDeath);
+    succeeded.push(name);
+    await untilNothingLeft();
+  }
+
+  test("at each step of a capture", async (t: TestContext) => {
+    const order = [...steps.keys()];
+    const safe = order.indexOf("sync");
+    const [exported, closed] = [order.indexOf("copy-0"), order.indexOf("close-export-0")];
+    assert.ok(safe > closed && closed > exported && exported > 0);
+    for (const [index, [step, moments]] of [...steps].entries()) {
+      const at = `${step}:${moments[index % moments.length]}`;
+      await t.test(at, async () => {
+        const { fault, judge } = walk;
+        const { service } = fault.orders;
+        const name = `at-${index}`;
+        // What only a capture after a death does has its deaths only there.
+        const afterDeath = step.startsWith("remove-stale-bitmap") || index % 2 === 1;
+        if (!afterDeath) await takeNext(`next-${index}`, true);
+        judge.expectAnything(name);
+        service.forget();
+        service.hold(at);
+        const asked = fault.ask(name);
+        await service.reached(at);
+        if (exported < index && index < closed) await judge.lookAtFrozen(name);
+        await endQemu();
+        service.none();
+        const refused = await asked;
+        const point = await fault.settled(name);
+        assert.equal(point.provisioningState, index >= safe ? "Succeeded" : "Failed", refused?.message);
+        if (index < safe) assert.match(point.error?.message ?? "", /QEMU|frozen source/, "it says what happened");
+        else succeeded.push(name);
+        await startVm();
+        await untilNothingLeft();
+        if (index % SETTLE_EVERY === 0) await judge.compare();
+      });
+    }
+  });
+
+  test("the VM boots, and every point reads as it was", async () => {
+    const { fault, judge } = walk;
+    await takeNext("last", true);
+    await untilAgentReady(fault.site, fault.vm.id);
+    assert.ok((await judge.compare({ sequences: ["first", "last"] })) > succeeded.length);
+  });
+});
