@@ -101,7 +101,7 @@ function consoleOf(site: Stillpoint, vmUid: string): Promise<GuestConsole> {
 }
 
 /** Waits until the VM's instance view says that its agent answers. */
-async function untilAgentReady(site: Stillpoint, vmId: string): Promise<void> {
+export async function untilAgentReady(site: Stillpoint, vmId: string): Promise<void> {
   interface InstanceView {
     readonly vmAgent?: { readonly statuses: readonly { readonly displayStatus: string }[] };
   }
