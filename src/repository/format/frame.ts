@@ -1,12 +1,12 @@
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
-import { sealInto, unseal } from "../../keys/index.ts";
+import { type SealingKey, sealInto, unseal } from "../../keys/index.ts";
 import { ENCODING, type Encoding, frameAad } from "./pack.ts";
 
 /** What identifies one frame of one pack. */
 export interface FramePlace {
   readonly domain: string;
   readonly packId: Uint8Array;
-  readonly packKey: Uint8Array;
+  readonly packKey: SealingKey;
   readonly kind: number;
   readonly ordinal: number;
 }

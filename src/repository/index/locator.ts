@@ -11,8 +11,9 @@ export interface Located {
 const RECENT_PACKS = 4;
 
 /**
- * Finds the pack that really holds an id: the index only proposes, the pack's own sealed index decides. A damaged slot
- * never counts. For writing, neither does a condemned pack.
+ * Finds the pack that really holds an id: the index only proposes, the pack's own sealed index decides. For writing,
+ * a condemned pack and a damaged slot never count. For reading, what was noted as damaged is tried when nothing else
+ * is left: the note may stem from a disk's bad minute, and whoever reads verifies every byte all the same.
  */
 export interface Locator {
   locate(id: Buffer, use: "read" | "write"): Promise<Located | null>;
@@ -27,10 +28,20 @@ export function makeLocator(index: ChunkIndex, openPacks: OpenPacks, damage: Dam
     return use === "read" || !pack.condemned;
   }
 
-  function inPack(open: OpenPack, id: Buffer, use: "read" | "write"): Located | null {
+  function inPack(open: OpenPack, id: Buffer, use: "read" | "write", evenDamaged = false): Located | null {
     if (!usable(open.pack, use)) return null;
     const slot = open.slotOf(id);
-    return slot >= 0 && !isDamaged(open.pack, slot) ? { open, slot } : null;
+    return slot >= 0 && (evenDamaged || !isDamaged(open.pack, slot)) ? { open, slot } : null;
+  }
+
+  async function inDamaged(id: Buffer): Promise<Located | null> {
+    for (const pack of index.candidates(id)) {
+      if (pack.damagedSlots === null) continue;
+      const open = openPacks.peek(pack) ?? (await openOrReport(pack));
+      const located = open && inPack(open, id, "read", true);
+      if (located) return located;
+    }
+    return null;
   }
 
   function found(located: Located): Located {
@@ -53,11 +64,12 @@ export function makeLocator(index: ChunkIndex, openPacks: OpenPacks, damage: Dam
       if (near) return near;
       let unknown = false;
       for (const pack of index.candidates(id)) {
+        if (use === "read" && pack.damagedSlots === "all") unknown = true;
         if (!usable(pack, use) || pack.damagedSlots === "all") continue;
         const open = openPacks.peek(pack);
         const located = open && inPack(open, id, use);
         if (located) return found(located);
-        unknown ||= open === null;
+        unknown ||= open === null || (use === "read" && pack.damagedSlots !== null);
       }
       return unknown ? undefined : null;
     },
@@ -71,7 +83,7 @@ export function makeLocator(index: ChunkIndex, openPacks: OpenPacks, damage: Dam
         const located = open && inPack(open, id, use);
         if (located) return found(located);
       }
-      return null;
+      return use === "read" ? inDamaged(id) : null;
     },
   };
 

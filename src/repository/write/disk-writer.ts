@@ -94,7 +94,9 @@ export function diskWriter(options: DiskWriterOptions): DiskWriter {
       if (!before?.equals(id)) changes.add(first + chunk, 1, id);
     }
     const frames = newFrames(wanted, slot.ids, (id) => packs.claim(id));
-    if (frames.length > 0) storedBytes += await packs.store(slot, input, "chunks", frames);
+    if (frames.length === 0) return;
+    const stored = await packs.store(slot, input, "chunks", frames);
+    storedBytes += stored;
   }
 
   /** Whether a durable pack holds the id; that pack is then pinned, in the same step. */
@@ -169,7 +171,8 @@ export function diskWriter(options: DiskWriterOptions): DiskWriter {
         length += node.length;
       });
       const frame: NewFrame = { from: 0, length, slots: table };
-      storedBytes += await packs.store(slot, { shared: null, offset: 0 }, "nodes", [frame]);
+      const stored = await packs.store(slot, { shared: null, offset: 0 }, "nodes", [frame]);
+      storedBytes += stored;
     } finally {
       core.pool.releaseSlot(slot);
     }

@@ -1,7 +1,7 @@
 /** A worker thread: all hashing, compression and encryption of bulk data. It touches no file. */
 import { parentPort, workerData } from "node:worker_threads";
 import { CHUNK_BYTES } from "../../base/index.ts";
-import { type KeyedHash, keyedHash } from "../../keys/index.ts";
+import { type KeyedHash, keyedHash, sealingKey } from "../../keys/index.ts";
 import { openFrame, sealFrame } from "../format/frame.ts";
 import { ID_BYTES } from "../format/node.ts";
 import { FRAME_KIND, SLOT_BYTES } from "../format/pack.ts";
@@ -59,10 +59,11 @@ function identify(request: IdentifyRequest): void {
 function sealFrames(request: SealRequest): SealedFrame[] {
   const input = inputOf(request.slot, request.input);
   const out = slotOf(request.slot).subarray(SLOT_OUT_AT);
+  const packKey = sealingKey(request.packKey);
   let offset = 0;
   return request.frames.map((frame) => {
     const plain = input.subarray(frame.from, frame.from + frame.length);
-    const sealed = sealFrame(out.subarray(offset), { ...request, ...frame }, frame.slots, plain);
+    const sealed = sealFrame(out.subarray(offset), { ...request, ...frame, packKey }, frame.slots, plain);
     const at = offset;
     offset += sealed.storedBytes;
     return { offset: at, ...sealed };
