@@ -62,7 +62,10 @@ export function openJournal(options: JournalOptions): Journal {
 
   async function numbers(folder: string): Promise<number[]> {
     const found: number[] = [];
-    for await (const { name } of storage.list(folder)) found.push(Number(name.slice(folder.length)));
+    for await (const { name } of storage.list(folder)) {
+      const number = name.slice(folder.length);
+      if (/^[0-9]{12}$/.test(number)) found.push(Number(number)); // other files are not ours
+    }
     return found.sort((a, b) => a - b);
   }
 

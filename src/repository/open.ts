@@ -185,7 +185,8 @@ async function nextEpoch(
   writable: boolean,
 ): Promise<number> {
   const names: string[] = [];
-  for await (const { name } of storage.list(EPOCHS)) names.push(name);
+  for await (const { name } of storage.list(EPOCHS))
+    if (/^[0-9]{10}$/.test(name.slice(EPOCHS.length))) names.push(name);
   const last = Math.max(0, ...names.map((name) => Number(name.slice(EPOCHS.length))));
   if (!writable) return last;
   const epoch = last + 1;
