@@ -74,6 +74,42 @@ test("nobody but the service's user can enter its folders, sockets, token or key
   }
 });
 
+test("sockets are 0600 in 0700 folders, wherever they lie", () => {
+  let sockets = 0;
+  for (const folder of [site.dataDir, site.captureDir])
+    for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
+      if (!entry.isSocket()) continue;
+      const path = join(entry.parentPath, entry.name);
+      assert.equal(statSync(path).mode & 0o077, 0, `${path} is open to others`);
+      assert.equal(mode(entry.parentPath), "700", entry.parentPath);
+      sockets++;
+    }
+  assert.ok(sockets >= 4, `guard, monitor, agent and console: ${sockets} seen`);
+});
+
+test("no secret and no name that a user chose stands in an argument or in the environment", () => {
+  const secrets = [join(site.dataDir, "token"), site.keyFile].map((path) => readFileSync(path, "latin1").trim());
+  const key = readFileSync(site.keyFile);
+  secrets.push(key.toString("hex"), key.toString("base64"));
+  for (const pid of site.processes()) {
+    const told = [...argv(pid), ...readFileSync(`/proc/${pid}/environ`, "utf8").split("\0")];
+    for (const text of told) for (const secret of secrets) assert.ok(!text.includes(secret), `a secret of ${pid}`);
+  }
+  const args = argv(qemuPid());
+  assert.equal(args[args.indexOf("-name") + 1], `guest=${vm.vmUid}`);
+  const others = args.filter((_, index) => args[index - 1] !== "-blockdev");
+  for (const text of others) assert.ok(!/vm1|subscriptions|resourceGroups/i.test(text), text);
+});
+
+test("what guard and service weigh, for the record", (t) => {
+  for (const name of ["guard", "service"] as const) {
+    const rollup = readFileSync(`/proc/${site.pid(name)}/smaps_rollup`, "utf8");
+    const pssKiB = Number(/^Pss:\s+(\d+) kB/m.exec(rollup)?.[1]);
+    assert.ok(pssKiB > 0);
+    t.diagnostic(`${name}: ${Math.round(pssKiB / 1024)} MiB (PSS)`);
+  }
+});
+
 test("a VM runs on when the guard and the service are killed and come back, and is found again", async () => {
   const pid = qemuPid();
   const before = await vm.written();
