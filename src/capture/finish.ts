@@ -43,9 +43,31 @@ export async function finishCapture(
     if (!instant) throw new StillpointError("VMRestorePointInternalError", "The guard lost the facts of the instant.");
     return await sealCaptured(deps, job, instantOf(job, plan, instant), outcomes, writer);
   } catch (error) {
-    throw lost.signal.aborted ? lost.signal.reason : error;
+    if (lost.signal.aborted) throw lost.signal.reason;
+    signal.throwIfAborted();
+    throw (await whyLost(deps, plan, error)) ?? error;
   } finally {
     watch.stop();
+  }
+}
+
+const WHY_MS = 5_000;
+const WHY_POLL_MS = 200;
+
+/** A copy whose source was taken away says so, and not what its reader met; null when the source is still there. */
+async function whyLost(deps: CaptureDeps, plan: CapturePlan, met: unknown): Promise<unknown> {
+  const away = met instanceof StillpointError && met.code === "HypervisorUnavailable";
+  const endMs = deps.clock.monotonicMs() + (away ? WHY_MS : 0);
+  for (;;) {
+    const state = await deps.guard.call("capture.check", { capture: plan.capture }).catch(() => null);
+    try {
+      if (state) requireTaken(state);
+    } catch (lost) {
+      return lost;
+    }
+    // The guard may learn of it a moment later than the reader did.
+    if (deps.clock.monotonicMs() >= endMs) return null;
+    await deps.clock.sleep(WHY_POLL_MS);
   }
 }
 
