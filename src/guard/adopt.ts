@@ -31,8 +31,8 @@ export async function adopt(
 ): Promise<void> {
   const { options, book, machines } = tools;
   const { vm, qmpSocket, qgaSocket } = params;
-  await checkSocket(qmpSocket, options.socketDirs);
-  if (qgaSocket !== null) await checkSocket(qgaSocket, options.socketDirs);
+  await checkSocket("qmpSocket", qmpSocket, options.socketDirs);
+  if (qgaSocket !== null) await checkSocket("qgaSocket", qgaSocket, options.socketDirs);
   const known = machines.find(vm);
   if (known && (known.place.qmpSocket !== qmpSocket || known.place.agentSocket !== qgaSocket))
     throw new StillpointError("Conflict", `The virtual machine ${vm} is guarded at other sockets.`);
@@ -81,10 +81,10 @@ export async function release(tools: CaptureTools, vm: VmUid, steps: readonly Qm
 }
 
 /** The socket must lie below a configured folder, links resolved, so that no request can make the guard talk to others. */
-async function checkSocket(path: string, folders: readonly string[]): Promise<void> {
+async function checkSocket(target: string, path: string, folders: readonly string[]): Promise<void> {
   const refuse = (why: string) =>
     new StillpointError("InvalidParameter", `The socket ${path} ${why}.`, {
-      target: "qmpSocket",
+      target,
       remedy: `Sockets are accepted below host.socketDirs (${folders.join(", ") || "none configured"}).`,
     });
   if (!isAbsolute(path) || path.includes("\0") || path.split("/").includes(".."))

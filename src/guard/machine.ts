@@ -44,6 +44,8 @@ export interface Machine {
 }
 
 const LOOK_MS = 1_000;
+const ROUNDS_A_BEAT = 5;
+const BEAT_MS = 5_000;
 const MARK = /^sp-inc-[0-9a-f]{32}$/;
 const STATUS_EVENTS = new Set(["STOP", "RESUME", "SHUTDOWN", "RESET", "SUSPEND", "WAKEUP", "GUEST_PANICKED"]);
 
@@ -164,9 +166,22 @@ export function createMachine(
     return new StillpointError("HypervisorUnavailable", `The QEMU of virtual machine ${vm} ${why}.`);
   }
 
+  /** A QEMU that hangs on its storage keeps its monitor open and answers nothing. */
+  async function beat(): Promise<void> {
+    if (!client) return;
+    const answers = await client.execute("query-status", {}, BEAT_MS).then(
+      () => true,
+      () => false,
+    );
+    if (!client || disposed.signal.aborted) return;
+    process_ = answers ? "up" : "unreachable";
+    changed();
+  }
+
   async function supervise(): Promise<void> {
-    while (!disposed.signal.aborted) {
+    for (let round = 0; !disposed.signal.aborted; round++) {
       await look();
+      if (round % ROUNDS_A_BEAT === 0) await beat();
       await options.clock.sleep(LOOK_MS, disposed.signal).catch(() => {});
     }
   }

@@ -8,8 +8,6 @@
 import type { Brand, Bytes, VmUid } from "../base/index.ts";
 import type { MachineSpec, QemuFacts } from "../hypervisors/qemu/index.ts";
 
-export { GUARD_PROTOCOL_VERSION } from "./wire.ts";
-
 /** One attempt at a point: never re-used, and part of every name that the attempt leaves in QEMU. */
 export type CaptureId = Brand<string, "CaptureId">;
 /** One life of one QEMU process, marked inside it: a random id, new at each start. */

@@ -49,9 +49,9 @@ export function createWatch(tools: CaptureTools, endings: Endings): Watch {
         giveUp(capture, `the job ${device} failed`);
       else if (name === "BLOCK_IO_ERROR" && data["operation"] === "write" && entry.phase !== "open")
         giveUp(capture, "a write of the guest failed, which the copy may have caused");
-      else if (name === "MIGRATION" && data["status"] !== "failed")
-        giveUp(capture, "the virtual machine is being migrated");
     }
+    // A migration tells nothing of itself but this.
+    if (name === "STOP") recheck(vm);
   }
 
   async function problem(entry: CaptureEntry): Promise<string | null> {

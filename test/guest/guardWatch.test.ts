@@ -1,8 +1,12 @@
 /** What the guard sees by itself, with no service connected: each ends the capture and leaves QEMU as it was. */
 import assert from "node:assert/strict";
-import { readdir } from "node:fs/promises";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { MiB } from "../../src/base/index.ts";
+import type { MachineSpec } from "../../src/guard/protocol.ts";
 import { type HandCaptureOptions, handCapture } from "./lib/guardCapture.ts";
 import {
   type GuardHost,
@@ -19,10 +23,11 @@ for (const { label, qemu } of qemuVersions())
     let host: GuardHost;
     let monitor: TestMonitor;
     let node = "";
+    let spec: MachineSpec;
     before(async () => {
       host = await openGuardHost({ qemu, inProcess: true });
       await host.start();
-      const spec = await smallMachine(host, [{ bootIndex: 1 }]);
+      spec = await smallMachine(host, [{ bootIndex: 1 }]);
       node = spec.disks[0]?.node ?? "";
       await host.guard.call("vm.start", { spec });
       monitor = await host.monitor();
@@ -117,6 +122,28 @@ for (const { label, qemu } of qemuVersions())
       }
     });
 
+    test("QEMU hangs: its VM is unreachable, and nothing is lost when it comes back", async () => {
+      const capture = await taken();
+      const { pid } = await host.state();
+      process.kill(pid ?? 0, "SIGSTOP");
+      try {
+        await until(
+          "unreachable",
+          () => host.state(),
+          (now) => now.process === "unreachable",
+        );
+      } finally {
+        process.kill(pid ?? 0, "SIGCONT");
+      }
+      await until(
+        "up",
+        () => host.state(),
+        (now) => now.process === "up",
+      );
+      assert.equal((await host.guard.call("capture.check", { capture: capture.id })).phase, "taken");
+      await host.guard.call("capture.giveUp", { capture: capture.id, reason: "enough" });
+    });
+
     test("a step that is not of a capture is refused and changes nothing", async () => {
       const capture = await taken();
       for (const [execute, args] of [
@@ -153,4 +180,61 @@ for (const { label, qemu } of qemuVersions())
       await assert.rejects(capture.instant(), /asked for before/);
       await host.guard.call("capture.giveUp", { capture: capture.id, reason: "enough" });
     });
+
+    test("somebody migrates the VM: not in mid-copy, and a VM that has gone gives no point", async () => {
+      const capture = await taken();
+      // QEMU cannot hand over a disk that a job writes from; the copy outlives the attempt.
+      assert.equal(await migrate(), "failed");
+      assert.equal((await host.facts()).status, "running");
+      assert.equal((await host.guard.call("capture.check", { capture: capture.id })).phase, "taken");
+      await host.guard.call("capture.giveUp", { capture: capture.id, reason: "enough" });
+      const next = handCapture(host, await host.facts());
+      await host.guard.call("capture.open", next.open);
+      assert.equal(await migrate(), "completed");
+      const { status, migrating } = await host.facts();
+      assert.deepEqual([status, migrating], ["postmigrate", true]);
+      const state = await until(
+        "noticed",
+        () => host.capture(next.id),
+        (now) => now?.phase === "given-up",
+      );
+      assert.match(state?.reason ?? "", /being migrated/);
+      await host.guard.call("vm.deallocate", { vm: VM, graceMs: 0 });
+      await host.guard.call("vm.start", { spec });
+      monitor.close();
+      monitor = await host.monitor();
+    });
+
+    /** Migrates the VM into a QEMU of the test's own, which then ends. How it went. */
+    async function migrate(): Promise<string> {
+      const destination = await startDestination((await host.state()).pid ?? 0);
+      const look = async () => (await monitor.execute("query-migrate")) as { status: string };
+      await monitor.execute("migrate", { uri: `unix:${host.dir}/migrate.sock` });
+      const { status } = await until("migrated", look, (now) => ["failed", "completed"].includes(now.status));
+      if (destination.exitCode === null && destination.signalCode === null) {
+        destination.kill("SIGKILL");
+        await once(destination, "exit");
+      }
+      return status;
+    }
+
+    /** A QEMU like the VM's own, waiting for its state, with sockets of its own. */
+    async function startDestination(pid: number): Promise<ChildProcess> {
+      const args = (await readFile(`/proc/${pid}/cmdline`, "utf8")).split("\0").slice(0, -1);
+      const folder = join(host.dir, "destination");
+      await rm(folder, { recursive: true, force: true });
+      await rm(join(host.dir, "migrate.sock"), { force: true });
+      await mkdir(folder);
+      const own = args
+        .slice(args.indexOf("-qmp") + 2)
+        .map((arg) => arg.replaceAll(join(host.dir, "data/vms", VM), folder));
+      const incoming = `unix:${host.dir}/migrate.sock`;
+      const child = spawn(qemu, [...own, "-incoming", incoming], { stdio: "ignore" });
+      await until(
+        "destination",
+        () => readdir(host.dir),
+        (names) => names.includes("migrate.sock"),
+      );
+      return child;
+    }
   });

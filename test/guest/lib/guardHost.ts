@@ -1,7 +1,8 @@
 /** A guard as a process of its own, that tests may kill, with a second monitor into its QEMU for looking and poking. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stringify } from "yaml";
@@ -63,15 +64,14 @@ export function qemuVersions(): readonly { readonly label: string; readonly qemu
 
 export interface HostOptions {
   readonly qemu?: string;
-  readonly captureDir?: string;
   /** Run the guard inside the test: it cannot be killed, but its rules can be changed. */
   readonly inProcess?: boolean;
-  readonly socketDirs?: readonly string[];
 }
 
 export async function openGuardHost(options: HostOptions = {}): Promise<GuardHost> {
   const dir = await mkdtemp(join(tmpdir(), "sp-guard-"));
-  const captureDir = options.captureDir ?? join(dir, "capture");
+  running.add(dir);
+  const captureDir = join(dir, "capture");
   for (const name of ["pool", "sockets"]) await mkdir(join(dir, name), { mode: 0o700 });
   const monitorPath = join(dir, "test.qmp");
   const system = [options.qemu ?? "qemu-system-x86_64", "-qmp", `unix:${monitorPath},server=on,wait=off`];
@@ -82,7 +82,7 @@ export async function openGuardHost(options: HostOptions = {}): Promise<GuardHos
     host: {
       captureDir,
       pools: [{ name: "main", path: join(dir, "pool") }],
-      socketDirs: options.socketDirs ?? [join(dir, "sockets")],
+      socketDirs: [join(dir, "sockets")],
       qemu: { system },
     },
   };
@@ -150,23 +150,52 @@ export async function openGuardHost(options: HostOptions = {}): Promise<GuardHos
       await guard.close();
       await inside?.close();
       await kill("SIGKILL");
-      await endQemus(join(config.dataDir, "vms"));
+      await endAll(dir);
       await rm(dir, { recursive: true, force: true });
+      running.delete(dir);
     },
   };
 }
 
-/** Kills what the test's guard has started, by the pid that QEMU itself wrote and its command line confirms. */
-async function endQemus(folder: string): Promise<void> {
-  const { findQemu, runtimePaths } = await import("../../../src/guard/process.ts");
-  for (const vm of await readdir(folder).catch(() => [] as string[])) {
-    const paths = runtimePaths(join(folder, ".."), vm);
-    const pid = await findQemu(paths);
-    if (pid === null) continue;
-    process.kill(pid, "SIGKILL");
-    while ((await findQemu(paths)) !== null) await systemClock.sleep(20);
+/** Processes that were started with this temporary folder on their command line: guards and QEMUs of the test. */
+function processesNaming(folder: string): readonly number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
+    .filter((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(folder);
+      } catch {
+        return false; // it has just ended
+      }
+    })
+    .map(Number);
+}
+
+function killAll(pids: readonly number[]): void {
+  for (const pid of pids)
+    try {
+      process.kill(pid, "SIGKILL");
+    } catch {
+      // it ended by itself meanwhile
+    }
+}
+
+async function endAll(folder: string): Promise<void> {
+  for (let left = processesNaming(folder); left.length > 0; left = processesNaming(folder)) {
+    killAll(left);
+    await systemClock.sleep(20);
   }
 }
+
+/** Folders whose `close` was not reached yet: a test that is cancelled leaves nothing behind either. */
+const running = new Set<string>();
+process.once("exit", () => {
+  for (const folder of running) {
+    killAll(processesNaming(folder));
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => process.exit(1));
 
 async function openMonitor(path: string): Promise<TestMonitor> {
   const events: QmpEvent[] = [];
