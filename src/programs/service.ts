@@ -56,7 +56,7 @@ async function main(): Promise<void> {
   await waitForGuard(guard, clock);
   const pools = config.host.pools;
   const nvram = createNvramStore(join(dataDir, "nvram"), random);
-  await removePartials(pools.map((pool) => pool.path));
+  await removePartials([...pools.map((pool) => pool.path), nvram.dir]);
   const offline = await createOfflineExports({ runDir: join(dataDir, "run"), random });
   const images = createImages({
     host: config.host.name,
