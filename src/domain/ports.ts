@@ -258,6 +258,8 @@ export interface Images {
   remove(path: string): Promise<void>;
   /** A UEFI variable store for a new VM: a copy of the firmware's template. Returns its path. Repeatable. */
   createNvram(vm: VmUid): Promise<string>;
+  /** Whether this host's firmware can use a variable store of that size: a store belongs to one layout of firmware. */
+  nvramFits(sizeBytes: Bytes): Promise<boolean>;
 }
 
 // ------------------------------------------------------------------ restores
@@ -272,6 +274,8 @@ export interface Restores {
   ): Promise<void>;
   /** Writes the point's UEFI variable store for a new VM; returns its path. Repeatable. */
   restoreNvram(tree: unknown, vm: VmUid): Promise<string>;
+  /** Of the point's UEFI variable store. */
+  nvramSizeBytes(tree: unknown): Bytes;
 }
 
 // ------------------------------------------------------------------ log

@@ -5,7 +5,7 @@ import type { DiskFormat, Images } from "../domain/index.ts";
 import { type Confinement, createConfinement, type Pool } from "./confine.ts";
 import { formatOf, imageFacts } from "./inspect.ts";
 import { growImage, newImage } from "./make.ts";
-import { freshNvram, type NvramStore } from "./nvram.ts";
+import { freshNvram, type NvramStore, templateHasSize } from "./nvram.ts";
 import { partialPath, publish, removeFile, syncFile } from "./publish.ts";
 import { MAX_DISK_BYTES } from "./qcow2.ts";
 
@@ -44,6 +44,7 @@ export function createImages(options: ImagesOptions): Images {
       if (dirname(path) !== options.nvram.dir) await confinement.place(path);
       await removeFile(path);
     },
+    nvramFits: (sizeBytes) => templateHasSize(options.firmwareVarsPath, sizeBytes),
     createNvram: (vm) => freshNvram(options.nvram, vm, options.firmwareVarsPath),
   };
 }

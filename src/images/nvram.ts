@@ -46,18 +46,22 @@ export function createNvramStore(dir: string, random: Random): NvramStore {
 /** A fresh store for a new VM, as the firmware ships it. One that is there stays: the guest may have written to it. */
 export async function freshNvram(store: NvramStore, vm: VmUid, templatePath: string): Promise<string> {
   if (await store.has(vm)) return store.pathOf(vm);
-  return store.make(vm, async (partial) => {
-    try {
-      await copyFile(templatePath, partial);
-    } catch (error) {
-      throw new StillpointError(
-        "InternalError",
-        `The firmware's variable template cannot be copied: ${(error as Error).message}.`,
-        {
-          remedy: "Install ovmf, or name the right file in host.qemu.firmwareVars.",
-          cause: error,
-        },
-      );
-    }
-  });
+  return store.make(vm, (partial) => ofTemplate(() => copyFile(templatePath, partial)));
+}
+
+/** Whether the firmware that ships this template can use a store of that size: sizes tell OVMF's layouts apart. */
+export async function templateHasSize(templatePath: string, sizeBytes: number): Promise<boolean> {
+  return ofTemplate(async () => (await stat(templatePath)).size === sizeBytes);
+}
+
+async function ofTemplate<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw new StillpointError(
+      "InternalError",
+      `The firmware's variable template cannot be read: ${(error as Error).message}.`,
+      { remedy: "Install ovmf, or name the right file in host.qemu.firmwareVars.", cause: error },
+    );
+  }
 }

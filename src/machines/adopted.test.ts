@@ -47,6 +47,7 @@ function facts(disks: readonly DiskFacts[], machine: Partial<AdoptedMachine> = {
       vcpus: 2,
       memoryMiB: 512,
       firmware: "bios",
+      firmwareFile: "",
       disks: disks.map(({ node }) => ({ node, bus: "virtio-blk" as const })),
       nics: [],
       otherDevices: [],
@@ -70,6 +71,7 @@ test("versions of machine types are the type; what cannot be said is replaced an
     facts([disk("a", { serial: "has a space" })], {
       machineType: "microvm",
       cpuModel: "EPYC",
+      firmwareFile: "/fw/OVMF.fd",
       disks: [{ node: "a", bus: "other" }],
       nics: [{ mac: "52:54:00:AA:00:01", model: "rtl8139" }],
       otherDevices: ["VGA display0"],
@@ -79,7 +81,8 @@ test("versions of machine types are the type; what cannot be said is replaced an
   assert.equal(odd.disks[0]?.serial, "");
   assert.deepEqual(odd.machine.nics, [{ mac: "52:54:00:aa:00:01", model: "virtio-net-pci" }]);
   const notes = odd.machine.notes.join("\n");
-  for (const what of [/microvm/, /EPYC/, /rtl8139/, /VGA display0/, /bus/, /serial/]) assert.match(notes, what);
+  for (const what of [/microvm/, /OVMF\.fd/, /EPYC/, /rtl8139/, /VGA display0/, /bus/, /serial/])
+    assert.match(notes, what);
 });
 
 test("read-only disks and disks that are no file are left out; another format is refused with the remedy", () => {

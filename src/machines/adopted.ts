@@ -24,6 +24,10 @@ export function adopted(facts: VmFacts): Adopted {
     firmware: machine.firmware,
     nics: nics(machine, notes),
   };
+  if (machine.firmwareFile !== "")
+    notes.push(
+      `firmware '${machine.firmwareFile.slice(0, 200)}' is restored as this host's ${machine.firmware} firmware`,
+    );
   for (const device of machine.otherDevices) notes.push(`device ${device} is not part of the restored machine`);
   return {
     vcpus: machine.vcpus,

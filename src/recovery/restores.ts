@@ -29,6 +29,7 @@ interface DiskTarget {
 export function createRestores(options: RestoresOptions): Restores {
   return {
     restoreDisk: (source, target, progress, signal) => restoreDisk(options, source, target, progress, signal),
+    nvramSizeBytes: (tree) => treeRef(tree).sizeBytes,
     restoreNvram: async (tree, vm) => {
       // Repeatable: a store that is there is whole, and the guest may already have written to it.
       if (await options.nvram.has(vm)) return options.nvram.pathOf(vm);

@@ -336,6 +336,7 @@ export function worldImages(world: World, gate: Gate): Images {
       world.nvram.delete(path);
       await gate.step("images.removed");
     },
+    nvramFits: async () => true,
     createNvram: async (vm) => {
       await gate.step("images.createNvram");
       world.nvram.add(`/nvram/${vm}`);
@@ -357,6 +358,7 @@ export function worldRestores(world: World, gate: Gate): Restores {
       await gate.step("restores.renamed");
       progress(1);
     },
+    nvramSizeBytes: () => bytes(540_672),
     restoreNvram: async (_tree, vm) => {
       await gate.step("restores.nvram");
       world.nvram.add(`/nvram/${vm}`);

@@ -148,6 +148,7 @@ describe("adoptions at the edges", () => {
         /nonedev/,
         /qemu-xhci usb/,
         /usb-tablet/,
+        /UEFI variables/,
         /idedev.*virtio-blk/,
       ])
         assert.match(missing, what);

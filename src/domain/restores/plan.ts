@@ -181,7 +181,8 @@ function equalMachine(
     disks[idKey(disk.id)] = { bus, iothread, bootIndex, serial };
   }
   const nics = keepIdentity ? machine.nics : machine.nics.map((nic) => ({ ...nic, mac: newMac(ctx.random) }));
-  return { ...machine, disks, nics };
+  // The notes are about the adopted source; an own machine is all that its model says.
+  return { ...machine, disks, nics, notes: [] };
 }
 
 function notRestored(point: RestorePoint): readonly string[] {

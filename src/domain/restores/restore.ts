@@ -78,11 +78,11 @@ export const restoreWork: Performer = {
         ctx.progress.set(operation.id, Math.floor(((index + fraction) / input.disks.length) * 98));
       await restoreDisk(ctx, point, entry, done, signal);
     }
-    if (input.vm !== null) await restoreVm(ctx, point, input.vm, input.start);
+    const lacking = input.vm === null ? [] : await restoreVm(ctx, point, input.vm, input.start);
     const output: RestoreOutput = {
       disks: input.disks.map((disk) => disk.id),
       vm: input.vm,
-      notRestored: input.notRestored,
+      notRestored: [...input.notRestored, ...lacking],
     };
     return async () => output;
   },
@@ -128,9 +128,20 @@ async function restoreDisk(
   });
 }
 
-async function restoreVm(ctx: Context, point: RestorePoint, id: ResourceId, start: boolean): Promise<void> {
+const OTHER_FIRMWARE =
+  "the UEFI variables: they are laid out for other firmware than this host's (host.qemu.firmwareVars), so the machine " +
+  "starts with fresh ones";
+
+/** Resolves with what could not be restored of the machine. */
+async function restoreVm(
+  ctx: Context,
+  point: RestorePoint,
+  id: ResourceId,
+  start: boolean,
+): Promise<readonly string[]> {
   const vm = await ctx.catalog.read((tx) => needVm(tx, id));
-  if (vm.nvramPath === null && point.nvram !== null) {
+  const fits = point.nvram === null || (await ctx.images.nvramFits(ctx.restores.nvramSizeBytes(point.nvram)));
+  if (vm.nvramPath === null && point.nvram !== null && fits) {
     const nvramPath = await ctx.restores.restoreNvram(point.nvram, vm.vmUid);
     await ctx.catalog.transaction(async (tx) => tx.putResource({ ...(await needVm(tx, id)), nvramPath }));
   }
@@ -139,6 +150,7 @@ async function restoreVm(ctx: Context, point: RestorePoint, id: ResourceId, star
     const now: Vm = await needVm(tx, id);
     await tx.putResource({ ...now, provisioningState: "Succeeded" });
   });
+  return fits ? [] : [OTHER_FIRMWARE];
 }
 
 async function unfinished(ctx: Context, operation: Operation) {

@@ -9,6 +9,10 @@ import type { AdoptedMachine } from "./types.ts";
 const UNCAPTURABLE =
   /^(vfio-|tpm-|ivshmem|vhost-user-|vhost-scsi|virtio-9p|virtio-pmem|nvdimm|usb-host|scsi-block|scsi-generic)/;
 const NIC = /^(virtio-net-pci|e1000|e1000e|rtl8139|vmxnet3|igb)/;
+/** Firmware given by `-bios`, without flash and so without variables, says by its name alone what it is. */
+const UEFI_FILE = /ovmf|edk2|uefi/i;
+/** What QEMU says for SeaBIOS, and also beside flash. */
+const OWN_FIRMWARE = /^bios(-[a-z0-9]+)?\.bin$/;
 /** Beside disks and network cards, what an equal machine has anyway. */
 const KNOWN =
   /^(virtio-blk|virtio-scsi|scsi-hd|ide-hd|nvme|virtio-serial|virtserialport|pcie-root-port|pcie-pci-bridge|pci-bridge)/;
@@ -43,6 +47,8 @@ export async function readMachine(
   const cpuPath = optionalText(cpus[0]?.["qom-path"]);
   const cpuType = cpuPath ? optionalText(await property(qmp, cpuPath, "type")) : "";
   const memory = object(await qmp.execute("query-memory-size-summary"));
+  const named = optionalText(await property(qmp, "/machine", "firmware"));
+  const firmwareFile = OWN_FIRMWARE.test(named) ? "" : named;
   const all = await devices(qmp);
   const nics = [];
   for (const { path, type } of all)
@@ -52,7 +58,8 @@ export async function readMachine(
     cpuModel: cpuType.replace(/-(x86_64|i386)-cpu$/, ""),
     vcpus: cpus.length,
     memoryMiB: Math.floor((size(memory["base-memory"]) + size(memory["plugged-memory"] ?? 0)) / MiB),
-    firmware: flash ? "uefi" : "bios",
+    firmware: flash || UEFI_FILE.test(firmwareFile) ? "uefi" : "bios",
+    firmwareFile,
     disks: disks.map(({ facts, bus }) => ({ node: facts.node, bus })),
     nics,
     otherDevices: all

@@ -101,6 +101,8 @@ export interface AdoptedMachine {
   readonly vcpus: number;
   readonly memoryMiB: number;
   readonly firmware: "bios" | "uefi";
+  /** What `-bios` named; empty for the machine's own firmware and for flash. */
+  readonly firmwareFile: string;
   readonly disks: readonly { readonly node: string; readonly bus: DiskBus | "other" }[];
   readonly nics: readonly { readonly mac: string; readonly model: string }[];
   /** Devices that an own machine never has (displays, USB, sound, …), by type and name. */

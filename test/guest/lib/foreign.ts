@@ -38,7 +38,7 @@ export async function startForeign(stack: Stack, options: ForeignOptions): Promi
   const disks = { os: at("os.qcow2"), b: at("b.qcow2"), c: at("c.raw") };
   const vars = at("vars.fd");
   for (const disk of ["os", "b", "c"] as const) await copyFile(images[disk], disks[disk]);
-  await copyFile(join(FIRMWARE, "OVMF_VARS_4M.fd"), vars);
+  await copyFile(join(FIRMWARE, options.flash === "drive" ? "OVMF_VARS.fd" : "OVMF_VARS_4M.fd"), vars);
   // a foreign internal snapshot, made before anybody here looked at the image
   await run("qemu-img", ["snapshot", "-c", "owners-own", disks.b], 60_000);
   const socket = (kind: string) => join(stack.dir, "sockets", `${name}-${kind}.sock`);
@@ -87,10 +87,11 @@ function blockdevFlash(vars: string): readonly string[] {
   ];
 }
 
+/** The older layout of 2 MiB, as many a VM still has it. */
 function driveFlash(vars: string): readonly string[] {
   return [
     ...["-machine", "q35"],
-    ...["-drive", `if=pflash,unit=0,format=raw,readonly=on,file=${FIRMWARE}/OVMF_CODE_4M.fd`],
+    ...["-drive", `if=pflash,unit=0,format=raw,readonly=on,file=${FIRMWARE}/OVMF_CODE.fd`],
     ...["-drive", `if=pflash,unit=1,format=raw,file=${vars}`],
   ];
 }
