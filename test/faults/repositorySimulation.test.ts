@@ -9,8 +9,8 @@ import type { DiskWriter, PointWriter, Repository, TreeRef } from "../../src/rep
 import { type InMemory, inMemory, publish, streamed } from "../../src/repository/testing/harness.ts";
 import { type Seeded, seeded } from "../../src/repository/testing/seeded.ts";
 
-const STEPS = 120;
-const DISK_CHUNKS = 70;
+const STEPS = 500;
+const DISK_CHUNKS = 40;
 
 interface Live {
   readonly uid: string;
@@ -23,13 +23,17 @@ interface Open {
   readonly writer: PointWriter;
   readonly disk: DiskWriter;
   readonly truth: Buffer;
+  /** Bytes that its chunks may repeat: a point that may be deleted meanwhile. */
+  readonly source: Buffer;
+  /** Chunks before this one are decided. */
+  next: number;
 }
 
 class Simulation {
   readonly #memory: InMemory;
   readonly #random: Seeded;
   readonly #journal: boolean;
-  readonly #contents: readonly Buffer[];
+  #contents = 0;
   #repository!: Repository;
   #live: Live[] = [];
   #open: Open[] = [];
@@ -42,43 +46,27 @@ class Simulation {
     this.#memory = memory;
     this.#random = random;
     this.#journal = random.below(2) === 0;
-    // Few contents for many places: chunks are shared between disks and points all the time.
-    this.#contents = Array.from({ length: 40 }, (_, n) =>
-      n < 20 ? Buffer.alloc(CHUNK_BYTES, `content ${n} `) : random.bytes(CHUNK_BYTES),
-    );
   }
 
   async run(): Promise<void> {
     this.#repository = await this.#memory.open();
-    const actions = {
-      begin: () => this.#begin(),
-      commit: () => this.#commit(),
-      abort: () => this.#abort(),
-      delete: () => this.#delete(),
-      list: () => this.#list(),
-      collect: () => this.#collect(),
-      wait: () => this.#wait(),
-      read: () => this.#read(),
-      restart: () => this.#restart(),
-    };
-    const names = Object.keys(actions) as (keyof typeof actions)[];
-    const often = [
-      ...names,
-      "begin",
-      "begin",
-      "commit",
-      "commit",
-      "delete",
-      "list",
-      "collect",
-      "collect",
-      "wait",
-    ] as const;
+    const actions: readonly (readonly [name: string, weight: number, action: () => Promise<void>])[] = [
+      ["begin", 4, () => this.#begin()],
+      ["write", 16, () => this.#write()],
+      ["commit", 8, () => this.#commit()],
+      ["abort", 1, () => this.#abort()],
+      ["delete", 7, () => this.#delete()],
+      ["list", 8, () => this.#list()],
+      ["collect", 8, () => this.#collect()],
+      ["wait", 4, () => this.#wait()],
+      ["read", 2, () => this.#read()],
+      ["restart", 1, () => this.#restart()],
+    ];
+    const often = actions.flatMap(([name, weight, action]) => Array(weight).fill({ name, action }));
     for (let step = 0; step < STEPS; step++) {
-      const name = this.#random.pick(often);
-      if (name === "restart" && this.#random.below(3) > 0) continue;
+      const { name, action } = this.#random.pick(often);
       this.log.push(name);
-      await actions[name]();
+      await action();
     }
     await this.#wait();
     for (const open of this.#open.splice(0)) await open.writer.close();
@@ -94,33 +82,47 @@ class Simulation {
 
   async #begin(): Promise<void> {
     const random = this.#random;
+    if (this.#open.length >= 5) return;
     const base = this.#live.length > 0 && random.below(3) > 0 ? random.pick(this.#live) : null;
     const sizeBytes = bytes(DISK_CHUNKS * CHUNK_BYTES - random.below(2) * 512);
-    const anchored = base !== null && base.tree.sizeBytes <= sizeBytes && random.below(4) > 0;
+    const anchored = base !== null && base.tree.sizeBytes <= sizeBytes && random.below(2) > 0;
     const truth = Buffer.alloc(sizeBytes);
     if (base && anchored) base.truth.copy(truth);
     const writer = await this.#repository.beginPoint();
     const disk = await writer.disk({ sizeBytes, anchor: anchored && base ? base.tree : null });
-    for (let chunk = 0; chunk < DISK_CHUNKS; ) {
-      const count = 1 + random.below(12);
-      const from = chunk * CHUNK_BYTES;
-      const to = Math.min(sizeBytes, from + count * CHUNK_BYTES);
-      chunk += count;
-      const kind = random.below(anchored ? 6 : 3);
+    this.#open.push({ writer, disk, truth, source: base?.truth ?? truth, next: 0 });
+  }
+
+  /** Some more chunks of an open point: new ones, and ones that another point has too. */
+  async #write(): Promise<void> {
+    if (this.#open.length === 0) return;
+    const random = this.#random;
+    const open = random.pick(this.#open.slice(0, 3));
+    for (let runs = 0; runs < 3 && open.next < DISK_CHUNKS; runs++) {
+      const from = open.next * CHUNK_BYTES;
+      open.next += 1 + random.below(5);
+      const to = Math.min(open.truth.length, open.next * CHUNK_BYTES);
+      const kind = random.below(8);
       if (kind === 0) {
-        truth.fill(0, from, to);
-        await disk.zero(bytes(from), bytes(to - from));
-      } else if (kind < 3) {
-        for (let at = from; at < to; at += CHUNK_BYTES) random.pick(this.#contents).copy(truth, at, 0, to - at);
-        await disk.write(bytes(from), truth.subarray(from, to));
+        open.truth.fill(0, from, to);
+        await open.disk.zero(bytes(from), bytes(to - from));
+      } else if (kind < 6) {
+        for (let at = from; at < to; at += CHUNK_BYTES) this.#content(open).copy(open.truth, at, 0, to - at);
+        await open.disk.write(bytes(from), open.truth.subarray(from, to));
       }
     }
-    this.#open.push({ writer, disk, truth });
+  }
+
+  #content(open: Open): Buffer {
+    if (this.#random.below(3) === 0) return Buffer.alloc(CHUNK_BYTES, `content ${this.#contents++} `);
+    const at = this.#random.below(DISK_CHUNKS - 1) * CHUNK_BYTES;
+    return Buffer.from(open.source.subarray(at, at + CHUNK_BYTES));
   }
 
   async #commit(): Promise<void> {
-    const open = this.#take(this.#open);
+    const open = this.#open.find((candidate) => candidate.next >= DISK_CHUNKS / 2);
     if (!open) return;
+    this.#open = this.#open.filter((other) => other !== open);
     const { tree } = await open.disk.finish();
     await open.writer.sync();
     const uid = this.#random.uuid();
@@ -150,13 +152,16 @@ class Simulation {
   }
 
   async #abort(): Promise<void> {
-    if (this.#random.below(3) > 0) return;
     await this.#take(this.#open)?.writer.close();
   }
 
   async #delete(): Promise<void> {
-    const point = this.#take(this.#live);
-    if (point && this.#journal) await publish(this.#repository, "delete", { point: point.uid, pointId: point.uid });
+    if (this.#live.length < 3) return;
+    // Mostly one that an open point repeats chunks of: that is when a collection can go wrong.
+    const sources = this.#live.filter((live) => this.#open.some((open) => open.source === live.truth));
+    const point = sources.length > 0 ? this.#random.pick(sources) : this.#random.pick(this.#live);
+    this.#live = this.#live.filter((live) => live !== point);
+    if (this.#journal) await publish(this.#repository, "delete", { point: point.uid, pointId: point.uid });
   }
 
   #rootsNow() {
@@ -165,7 +170,7 @@ class Simulation {
 
   /** Listed after the last collection has ended and used at some later time, as a caller's transaction is. */
   async #list(): Promise<void> {
-    if (!this.#collecting) this.#roots = this.#rootsNow();
+    if (!this.#collecting) this.#roots ??= this.#rootsNow();
   }
 
   async #collect(): Promise<void> {
