@@ -54,7 +54,10 @@ export async function takePointInTime(
 /** Freeze (≤ 30 s), transaction and thaw have deadlines of their own in the guard; this only outlasts them. */
 const INSTANT_MS = 120_000;
 
-/** Not repeatable: where the guard went away in the middle, it is asked whether the point in time was taken. */
+/**
+ * Not repeatable by itself. A guard that went away in the middle is asked what it had come to: taken, or not yet begun;
+ * then, and only then, it is asked for once more.
+ */
 async function takeInstant(deps: CaptureDeps, plan: CapturePlan): Promise<InstantFacts> {
   const { capture } = plan;
   const request = {
@@ -63,12 +66,14 @@ async function takeInstant(deps: CaptureDeps, plan: CapturePlan): Promise<Instan
     freeze: plan.freeze ? { deadlineMs: deps.freezeMs } : null,
     statuses: [plan.status],
   };
+  const call = () => deps.guard.call("capture.instant", request, INSTANT_MS);
   try {
-    return await deps.guard.call("capture.instant", request, INSTANT_MS);
+    return await call();
   } catch (error) {
     if (!isGuardAway(error)) throw error;
     const state = await guardAgain(deps, () => stateOf(deps, capture));
     if (state?.phase === "taken" && state.instant) return state.instant;
+    if (state?.phase === "open") return call();
     throw error;
   }
 }
