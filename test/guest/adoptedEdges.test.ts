@@ -5,8 +5,8 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { buildGuest } from "../../setup/guest/index.ts";
-import { MiB, type ResourceId } from "../../src/base/index.ts";
-import type { RestoreOutput } from "../../src/domain/index.ts";
+import { MiB, type ResourceId, systemClock } from "../../src/base/index.ts";
+import type { RestoreOutput, Vm } from "../../src/domain/index.ts";
 import { type Foreign, startForeign } from "./lib/foreign.ts";
 import { agentAnswers, dataDisks, GROUP, openStack, putCollection, type Stack, takePoint } from "./lib/stack.ts";
 
@@ -155,4 +155,51 @@ describe("adoptions at the edges", () => {
       await agentAnswers(stack, await stack.domain.getVm(even as ResourceId));
     });
   });
+
+  test("its QEMU ends and is started anew: told, read in full, and let go either way", async () => {
+    const wish = { name: "again", images, flash: "blockdev", extra: ["-S"] } as const;
+    let foreign = await startForeign(stack, wish);
+    try {
+      const id = await adopt("again", foreign.qmpSocket, foreign.qgaSocket);
+      const vm = await stack.domain.getVm(id);
+      const collection = await putCollection(stack, vm, "again");
+      const [excluded] = vm.dataDisks.map((disk) => disk.diskId);
+      assert.ok(excluded);
+      const first = await takePoint(stack, collection, "first", null, [excluded]);
+      assert.equal(first.disks.length, 2);
+      assert.deepEqual(first.record?.excludedDisks, [excluded]);
+      assert.deepEqual(first.record?.notCaptured, [], "what was left out on request is no surprise");
+
+      await foreign.close();
+      await assert.rejects(takePoint(stack, collection, "none", null), {
+        code: "HypervisorUnavailable",
+        message: /QEMU has ended.*import it again/,
+      });
+      assert.equal((await stack.domain.vmPower(vm)).power, "deallocated");
+
+      foreign = await startForeign(stack, wish);
+      await untilPower(stack, vm, "paused");
+      const second = await takePoint(stack, collection, "second", null);
+      const [os] = second.record?.disks ?? [];
+      assert.equal(os?.kind, "full-compared");
+      assert.match(os?.fullReason ?? "", /process was restarted/);
+      assert.equal(second.disks[0]?.lineage, first.disks[0]?.lineage, "the chain goes on");
+
+      await foreign.close();
+      const released = await stack.domain.releaseVm(id);
+      if (released !== "done") await stack.done(released);
+      await assert.rejects(stack.domain.getVm(id), { code: "ResourceNotFound" });
+      assert.equal((await stack.domain.getPoint(second.id)).state, "Succeeded");
+    } finally {
+      await foreign.close();
+    }
+  });
 });
+
+async function untilPower(stack: Stack, vm: Vm, power: string): Promise<void> {
+  for (let tries = 0; tries < 300; tries++) {
+    if ((await stack.domain.vmPower(vm)).power === power) return;
+    await systemClock.sleep(100);
+  }
+  throw new Error(`${vm.name} was not ${power} in time`);
+}

@@ -5,6 +5,7 @@ import type { OperationKind, Vm } from "../model.ts";
 import { conflict } from "../names.ts";
 import { newOperation, refuseBusy } from "../operations/operation.ts";
 import type { Performer } from "../operations/perform.ts";
+import { clearAllLeftovers } from "../points/leftovers.ts";
 import { disksOf, needVm, refuseAdopted, refuseWhileCreating } from "./read.ts";
 
 /** Deletes an own VM, running or not. Its disks stay, detached; so do its collections and points. */
@@ -53,6 +54,10 @@ export const vmDelete: Performer = {
     const vm = await ctx.catalog.read((tx) => needVm(tx, operation.resourceId));
     // Behind the release of a point that has just succeeded: it speaks to the same QEMU.
     await ctx.vmLock.hold(vm.vmUid, signal, async () => {
+      // A capture that cannot be undone ends with its QEMU, which must not be kept from ending by it.
+      await clearAllLeftovers(ctx, vm.vmUid, signal).catch((error: unknown) => {
+        ctx.log.warn({ vm: vm.id, err: error }, "a capture of the deleted virtual machine could not be undone");
+      });
       await ctx.machines.deallocate(vm.vmUid);
       await ctx.machines.forget(vm.vmUid);
       if (vm.nvramPath !== null) await ctx.images.remove(vm.nvramPath);
@@ -74,7 +79,10 @@ export const vmRelease: Performer = {
       const found = await Promise.all(disks.map(({ disk }) => tx.anchor(disk.diskUid)));
       return { vm, disks, anchors: found.filter((anchor) => anchor !== null) };
     });
-    await ctx.vmLock.hold(vm.vmUid, signal, () => ctx.machines.release(vm.vmUid, anchors));
+    await ctx.vmLock.hold(vm.vmUid, signal, async () => {
+      await clearAllLeftovers(ctx, vm.vmUid, signal);
+      await ctx.machines.release(vm.vmUid, anchors);
+    });
     return async (tx) => {
       for (const { disk } of disks) {
         await tx.deleteAnchor(disk.diskUid);

@@ -32,3 +32,17 @@ export async function clearLeftovers(ctx: Context, vm: VmUid, except: PointUid):
   for (const intent of await ctx.catalog.read((tx) => tx.intentsOfVm(vm)))
     if (intent.capture !== except) await undoOnce(ctx, intent.capture, "the next capture begins");
 }
+
+const LAST_ATTEMPTS = 5;
+
+/** The same before the VM itself goes, with some patience: its QEMU may have ended a moment ago. */
+export async function clearAllLeftovers(ctx: Context, vm: VmUid, signal: AbortSignal): Promise<void> {
+  for (const { capture } of await ctx.catalog.read((tx) => tx.intentsOfVm(vm)))
+    await retrying(
+      ctx.clock,
+      signal,
+      LAST_ATTEMPTS,
+      () => true,
+      () => undoOnce(ctx, capture, "the virtual machine is let go"),
+    );
+}

@@ -303,14 +303,15 @@ export async function takePoint(
   collection: ResourceId,
   name: string,
   mode: "CrashConsistent" | "FileSystemConsistent" | null = "CrashConsistent",
+  excludeDisks: readonly ResourceId[] = [],
 ): Promise<RestorePoint> {
   const id = `${collection}/restorePoints/${name}` as ResourceId;
   const accepted = await stack.domain.createPoint({
     id,
     collectionId: collection,
     consistencyMode: mode,
-    excludeDisks: [],
-    bodyHash: `${mode}`,
+    excludeDisks,
+    bodyHash: `${mode} ${excludeDisks}`,
   });
   await stack.done(accepted.operation);
   return stack.domain.getPoint(id);
