@@ -34,7 +34,7 @@ import { directoryStorage } from "./storage/directory.ts";
 import { type Lock, lockFolder } from "./storage/lock.ts";
 import type { Storage } from "./storage/storage.ts";
 import type { Repository, RepositoryOptions } from "./types.ts";
-import { workerPool } from "./write/pool.ts";
+import { type WorkerPool, workerPool } from "./write/pool.ts";
 
 /**
  * Opens the repository in `options.path` with the key in `options.keyFile`, or creates both when neither is there.
@@ -52,7 +52,7 @@ export async function openRepository(options: RepositoryOptions): Promise<Reposi
     return locked(path, async (lock) => {
       await adoptPendingKey(keyFile);
       const storage = await directoryStorage({ root: path, random });
-      return openStored(storage, key, options, lock);
+      return openStored(storage, key, { ...options, pool: workerPool(options.workers) }, lock);
     });
   }
   await makeRepositoryFolder(path);
@@ -61,7 +61,7 @@ export async function openRepository(options: RepositoryOptions): Promise<Reposi
     const storage = await directoryStorage({ root: path, random });
     await writeNewRepository(storage, found.key, options);
     await adoptPendingKey(keyFile);
-    return openStored(storage, found.key, options, lock);
+    return openStored(storage, found.key, { ...options, pool: workerPool(options.workers) }, lock);
   });
 }
 
@@ -125,7 +125,10 @@ async function checkHeader(
   return header;
 }
 
-export type StoredOptions = Pick<RepositoryOptions, "region" | "cacheDir" | "workers" | "clock" | "random">;
+export interface StoredOptions extends Pick<RepositoryOptions, "region" | "cacheDir" | "clock" | "random"> {
+  /** Closed with the repository. */
+  readonly pool: WorkerPool;
+}
 
 /** Opens the repository in a storage that this process alone uses. `lock` is let go when it is closed. */
 export async function openStored(
@@ -164,7 +167,7 @@ export async function openStored(
     damage,
     nodes: makeNodeReader(storage, locator, damage),
     pins: new PinBoard(),
-    pool: workerPool(options.workers),
+    pool: options.pool,
     cacheDir,
     clock,
     random,

@@ -18,6 +18,7 @@ import type { DiskWriter, ManifestHash, Repository, RepositoryOptions, TreeRef }
 import { openStored } from "../open.ts";
 import { type MemoryStorage, memoryStorage } from "../storage/memory.ts";
 import type { Storage } from "../storage/storage.ts";
+import { workerPool } from "../write/pool.ts";
 
 export async function inFolder(work: (options: RepositoryOptions, folder: string) => Promise<void>): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "stillpoint-repository-"));
@@ -53,12 +54,12 @@ export async function inMemory(work: (memory: InMemory) => Promise<void>, random
   try {
     const storage = memoryStorage();
     const key = drawRepositoryKey(random);
-    const options = { region: "local", cacheDir, workers: 1, clock: systemClock, random };
+    const options = { region: "local", cacheDir, clock: systemClock, random };
     await writeNewRepository(storage, key, options);
     await work({
       storage,
       key,
-      open: (other = storage) => openStored(other, key, options, { release: () => {} }),
+      open: (other = storage) => openStored(other, key, { ...options, pool: workerPool(1) }, { release: () => {} }),
       dropCache: () => rm(cacheDir, { recursive: true, force: true }),
     });
   } finally {
