@@ -114,7 +114,7 @@ export function createEndings(tools: CaptureTools): Endings {
       const { capture } = entry.open;
       if (entry.undone || entry.phase === "lost") continue;
       if (entry.phase !== "given-up") {
-        await book.noteAnyway({ t: "ending", capture, phase: "lost", reason });
+        await book.noteAnyway({ t: "ending", capture, phase: "lost", reason: `QEMU is gone (${reason})` });
         announceEntry(capture);
       }
       await undo(capture);

@@ -53,7 +53,7 @@ export interface FaultSite {
   captures(): Promise<readonly CaptureState[]>;
   /** Waits until the process has ended by itself. */
   ended(name: "service" | "guard"): Promise<void>;
-  /** As systemd would: starts what has ended. Waits until the service answers. */
+  /** As systemd would: starts what has ended. Waits until both answer. */
   revive(): Promise<void>;
   stop(): Promise<void>;
 }
@@ -133,6 +133,12 @@ function hands(parts: Parts): FaultSite {
     revive: async () => {
       for (const name of ["guard", "service"] as const) if (site.pid(name) === null) await site.start(name);
       await site.ready();
+      await within(ENDED_MS, "the guard does not answer", () =>
+        guard.call("vm.list", {}).then(
+          () => true,
+          () => null,
+        ),
+      );
     },
     stop: async () => {
       vm.console.close();

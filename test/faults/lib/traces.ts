@@ -48,15 +48,12 @@ const CLEAN_MS = 60_000;
 
 /** Waits until everything is as it was. */
 export async function untilClean(fault: FaultSite, before: Traces): Promise<void> {
-  let now: Traces | null = null;
-  try {
-    await within(CLEAN_MS, "", async () => {
-      now = await tracesOf(fault);
-      return isDeepStrictEqual(now, before) || null;
-    });
-  } catch {
-    assert.deepEqual(now, before, "something was left behind");
-  }
+  let now: unknown = null;
+  const asBefore = async () => {
+    now = await tracesOf(fault).catch((error: unknown) => error);
+    return isDeepStrictEqual(now, before) || null;
+  };
+  await within(CLEAN_MS, "", asBefore).catch(() => assert.deepEqual(now, before, "something was left behind"));
 }
 
 /** One bitmap of ours at most on each disk, recording; none on a disk that QEMU pushes. */
