@@ -131,8 +131,11 @@ function hands(parts: Parts): FaultSite {
     ended: async (name) =>
       void (await within(ENDED_MS, `the ${name} has not ended`, async () => site.pid(name) === null || null)),
     revive: async () => {
-      for (const name of ["guard", "service"] as const) if (site.pid(name) === null) await site.start(name);
-      await site.ready();
+      if (site.pid("guard") === null) await site.start("guard");
+      if (site.pid("service") === null) {
+        await site.start("service");
+        await site.ready();
+      }
       await within(ENDED_MS, "the guard does not answer", () =>
         guard.call("vm.list", {}).then(
           () => true,
