@@ -1,8 +1,7 @@
 import { type DomainKeys, domainKeys, type RepositoryKey } from "../keys/index.ts";
-import { decodeObjectHeader } from "./format/object.ts";
+import { decodeObjectHeader, isDamage } from "./format/object.ts";
 import { openSealed } from "./format/sealed.ts";
 import type { Journal } from "./journal.ts";
-import { isDamage } from "./read/nodes.ts";
 import type { Storage } from "./storage/storage.ts";
 
 const FOLDER = "domains/";

@@ -13,7 +13,7 @@ import {
 } from "./create.ts";
 import { openDamageLog } from "./damage.ts";
 import { readDomains } from "./domains.ts";
-import { damaged, NO_DOMAIN } from "./format/object.ts";
+import { damaged, isDamage, NO_DOMAIN } from "./format/object.ts";
 import { packName } from "./format/pack.ts";
 import {
   authenticateHeader,
@@ -28,7 +28,7 @@ import { makeLocator } from "./index/locator.ts";
 import { OpenPacks, PackSet } from "./index/packs.ts";
 import { indexPacks } from "./index/rebuild.ts";
 import { openJournal } from "./journal.ts";
-import { isDamage, makeNodeReader } from "./read/nodes.ts";
+import { makeNodeReader } from "./read/nodes.ts";
 import { assembleRepository } from "./repository.ts";
 import { directoryStorage } from "./storage/directory.ts";
 import { type Lock, lockFolder } from "./storage/lock.ts";

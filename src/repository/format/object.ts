@@ -37,6 +37,11 @@ export function damaged(object: string, problem: string, cause?: unknown): Still
   });
 }
 
+/** Whether a read failed because of what is stored; anything else is the storage's trouble, not damage. */
+export function isDamage(error: unknown): boolean {
+  return error instanceof StillpointError && (error.code === "NotFound" || error.code === "RepositoryDamaged");
+}
+
 export function encodeObjectHeader(header: ObjectHeader): Buffer {
   const out = Buffer.alloc(OBJECT_HEADER_BYTES);
   MAGIC.copy(out, 0);

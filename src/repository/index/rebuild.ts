@@ -1,5 +1,5 @@
 import type { Core } from "../core.ts";
-import { isDamage } from "../read/nodes.ts";
+import { isDamage } from "../format/object.ts";
 import type { Pack } from "./packs.ts";
 
 /** Pack indexes read at a time: about 55 KiB each. */

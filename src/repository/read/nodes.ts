@@ -11,9 +11,9 @@ import {
   type TreeNode,
   ZERO_ROOT,
 } from "../format/node.ts";
-import { damaged } from "../format/object.ts";
+import { damaged, isDamage } from "../format/object.ts";
 import { FRAME_KIND, type FrameRecord, packName, SLOT_BYTES } from "../format/pack.ts";
-import type { Locator } from "../index/locator.ts";
+import { type Locator, placeOf } from "../index/locator.ts";
 import { type OpenPack, slotLength } from "../index/packs.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { TreeRef } from "../types.ts";
@@ -71,11 +71,14 @@ export function makeNodeReader(storage: Storage, locator: Locator, damage: Damag
 
   return {
     node: async (keys, id, level) => {
-      for (let located = await locator.locate(id, "read"); located; located = await locator.locate(id, "read")) {
+      const tried = new Set<string>();
+      const next = () => locator.locate(id, "read", tried);
+      for (let located = await next(); located; located = await next()) {
         const { open, slot } = located;
         // A second try tells a passing fault of the disk from real damage.
         const bytes = (await bytesOf(keys, id, open, slot)) ?? (await bytesOf(keys, id, open, slot));
         if (bytes) return decodeNode(bytes, level, `node ${id.toString("hex")}`);
+        tried.add(placeOf(located));
         await damage.report(open.pack, slotsOf(open.frameOf(slot)));
       }
       await damage.reportMissing();
@@ -86,11 +89,6 @@ export function makeNodeReader(storage: Storage, locator: Locator, damage: Damag
 
 export function slotsOf(frame: FrameRecord): number[] {
   return Array.from({ length: frame.slotCount }, (_, index) => frame.firstSlot + index);
-}
-
-/** Whether a read failed because of what is stored; anything else is the storage's trouble, not damage. */
-export function isDamage(error: unknown): boolean {
-  return ["EIO", "NotFound", "RepositoryDamaged"].includes((error as { code?: string }).code ?? "");
 }
 
 /** Plaintext of one frame, or what is wrong with it. */

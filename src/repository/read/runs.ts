@@ -1,13 +1,12 @@
 import { type Bytes, bytes, CHUNK_BYTES } from "../../base/index.ts";
 import type { DomainKeys } from "../../keys/index.ts";
 import type { Core } from "../core.ts";
-import { damaged } from "../format/object.ts";
+import { damaged, isDamage } from "../format/object.ts";
 import { FRAME_KIND, type FrameRecord, packName, SLOT_BYTES } from "../format/pack.ts";
-import type { Located } from "../index/locator.ts";
+import { type Located, placeOf } from "../index/locator.ts";
 import type { OpenPack } from "../index/packs.ts";
 import { keyMaterial } from "../write/pool.ts";
 import type { FrameToOpen, OpenFailure } from "../write/protocol.ts";
-import { isDamage } from "./nodes.ts";
 
 /** Chunks of one disk that follow one another. */
 export interface Run {
@@ -26,28 +25,39 @@ interface FrameWanted {
  * slots are noted as damaged and another copy is looked for. Throws RepositoryDamaged when there is none.
  */
 export async function readRun(core: Core, keys: DomainKeys, run: Run): Promise<Uint8Array> {
-  let again = new Set<FrameRecord>();
+  let again = new Set<string>();
+  const tried = new Set<string>();
   while (true) {
-    const wanted = await locateRun(core, run);
+    const wanted = await locateRun(core, run, tried);
     const { out, failed } = await fetchRun(core, keys, wanted, run.ids.length * CHUNK_BYTES);
     if (failed.length === 0) return out;
-    const next = new Set<FrameRecord>();
+    const next = new Set<string>();
     for (const { frame, slots } of failed) {
-      if (again.has(frame.record))
-        await core.damage.report(
-          frame.open.pack,
-          slots === "all" ? "all" : slots.map((s) => frame.record.firstSlot + s),
-        );
-      else next.add(frame.record);
+      const name = frameName(frame);
+      if (again.has(name)) await giveUp(core, frame, slots, tried);
+      else next.add(name);
     }
     again = next;
   }
 }
 
-async function locateRun(core: Core, run: Run): Promise<FrameWanted[]> {
+/** By name: a pack that is opened again has other objects for the same frames. */
+function frameName({ open, record }: FrameWanted): string {
+  return `${open.pack.id}:${record.ordinal}`;
+}
+
+async function giveUp(core: Core, frame: FrameWanted, slots: FailedFrame["slots"], tried: Set<string>): Promise<void> {
+  const { open, record } = frame;
+  const lost = (slots === "all" ? allSlots(record) : slots).map((slot) => record.firstSlot + slot);
+  for (const slot of lost) tried.add(placeOf({ open, slot }));
+  await core.damage.report(open.pack, slots === "all" ? "all" : lost);
+}
+
+async function locateRun(core: Core, run: Run, tried: ReadonlySet<string>): Promise<FrameWanted[]> {
   const wanted = new Map<FrameRecord, FrameWanted>();
   for (const [index, id] of run.ids.entries()) {
-    const located: Located | null = core.locator.peek(id, "read") ?? (await core.locator.locate(id, "read"));
+    const near = tried.size === 0 ? core.locator.peek(id, "read") : undefined;
+    const located: Located | null = near ?? (await core.locator.locate(id, "read", tried));
     if (!located) {
       await core.damage.reportMissing();
       throw damaged(`chunk ${id.toString("hex")}`, "no readable pack holds it");

@@ -2,11 +2,10 @@ import { StillpointError } from "../../base/index.ts";
 import type { Core } from "../core.ts";
 import { journalName } from "../format/journal.ts";
 import { manifestName, openManifest } from "../format/manifest.ts";
-import { damaged, type ObjectKind } from "../format/object.ts";
+import { damaged, isDamage, type ObjectKind } from "../format/object.ts";
 import { authenticateHeader, decodeRepositoryHeader, HEADER_NAMES } from "../format/repository-header.ts";
 import { openSealed } from "../format/sealed.ts";
 import type { Journal } from "../journal.ts";
-import { isDamage } from "../read/nodes.ts";
 import type { ManifestHash } from "../types.ts";
 
 export interface Broken {

@@ -1,8 +1,9 @@
 import type { Core } from "../core.ts";
 import { ID_BYTES } from "../format/node.ts";
+import { isDamage } from "../format/object.ts";
 import { FRAME_KIND, type FrameRecord, packName, SLOT_BYTES } from "../format/pack.ts";
 import { type OpenPack, type Pack, slotId } from "../index/packs.ts";
-import { isDamage, slotsOf } from "../read/nodes.ts";
+import { slotsOf } from "../read/nodes.ts";
 import { keyMaterial } from "../write/pool.ts";
 import type { OpenResult } from "../write/protocol.ts";
 

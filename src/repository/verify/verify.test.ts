@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { bytes, CHUNK_BYTES, MiB } from "../../base/index.ts";
+import { damaged } from "../format/object.ts";
 import { decodeTrailer, PACK_FRONT_BYTES, TRAILER_BYTES } from "../format/pack.ts";
 import type { MemoryStorage } from "../storage/memory.ts";
+import type { Storage } from "../storage/storage.ts";
 import { inMemory, publish, someImage, streamed, writePoint } from "../testing/harness.ts";
 
 const names = (storage: MemoryStorage, folder: string) =>
@@ -165,6 +167,35 @@ test("a manifest that cannot be read breaks every disk of its point", async () =
     assert.deepEqual(damage, [
       { object: `manifests/${manifest}`, problem: damage[0]?.problem, breaks: [{ pointId, diskUid: "*" }] },
     ]);
+    await repository.close();
+  });
+});
+
+test("a bad minute of the disk costs nothing: what was noted as damaged is read again when it can be", async () => {
+  await inMemory(async ({ open, storage, dropCache }) => {
+    let repository = await open();
+    const image = randomBytes(2 * MiB);
+    const { tree } = await writePoint(repository, { image });
+    await repository.close();
+    await dropCache();
+    let bad = false;
+    const flaky: Storage = {
+      ...storage,
+      readRange: async (name, offset, length) => {
+        if (bad) throw damaged(name, "it cannot be read from the disk (EIO)");
+        return storage.readRange(name, offset, length);
+      },
+    };
+    repository = await open(flaky);
+    const reader = await repository.openDisk(tree);
+    bad = true;
+    await assert.rejects(reader.read(bytes(0), bytes(MiB)), { code: "RepositoryDamaged" });
+    bad = false;
+    assert.ok((await reader.read(bytes(0), bytes(MiB))).equals(image.subarray(0, MiB)));
+    await reader.close();
+    // A writer does not trust it all the same: the bytes are stored once more.
+    const again = await writePoint(repository, { image });
+    assert.ok(again.stats.newStoredBytes > 512 * 1024);
     await repository.close();
   });
 });

@@ -2,7 +2,8 @@ import { type Bytes, bytes, CHUNK_BYTES } from "../../base/index.ts";
 import type { DomainKeys } from "../../keys/index.ts";
 import type { Core } from "../core.ts";
 import { childId, chunkCount, FAN_OUT, isZeroId, nodeSpan, rootLevel, type TreeNode, ZERO_ID } from "../format/node.ts";
-import { isDamage, leafAt, rootId } from "../read/nodes.ts";
+import { isDamage } from "../format/object.ts";
+import { leafAt, rootId } from "../read/nodes.ts";
 import type { TreeRef } from "../types.ts";
 
 /** The tree that a disk starts from, as its writer looks at it. */
@@ -79,7 +80,8 @@ export async function damagedRanges(core: Core, keys: DomainKeys, tree: TreeRef)
       const child = childId(node, slot);
       if (isZeroId(child)) continue;
       if (level > 0) await walk(child, level - 1, first + slot * nodeSpan(level - 1));
-      else if (!(core.locator.peek(child, "read") ?? (await core.locator.locate(child, "read")))) lost(first + slot, 1);
+      else if (!(core.locator.peek(child, "sound") ?? (await core.locator.locate(child, "sound"))))
+        lost(first + slot, 1);
     }
   }
 

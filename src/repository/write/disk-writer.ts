@@ -4,8 +4,9 @@ import { type DomainKeys, keyedHash } from "../../keys/index.ts";
 import type { Pins } from "../collect/pins.ts";
 import type { Core } from "../core.ts";
 import { chunkCount, ID_BYTES, isZeroId, MAX_NODE_BYTES, rootLevel, ZERO_ID, ZERO_ROOT } from "../format/node.ts";
+import { isDamage } from "../format/object.ts";
 import { SLOT_BYTES } from "../format/pack.ts";
-import { isDamage, rootId } from "../read/nodes.ts";
+import { rootId } from "../read/nodes.ts";
 import type { DiskWriter, TreeRef } from "../types.ts";
 import { type Anchor, anchorView, damagedRanges } from "./anchor.ts";
 import { ChangeLog } from "./changes.ts";
@@ -131,7 +132,7 @@ export function diskWriter(options: DiskWriterOptions): DiskWriter {
         const id = slot.ids.subarray(chunk * ID_BYTES, (chunk + 1) * ID_BYTES);
         const before = view ? await view.chunkId(offset / CHUNK_BYTES + chunk) : ZERO_ID;
         if (!before?.equals(id)) return false;
-        if (!isZeroId(id) && !(await core.locator.locate(id, "read"))) return false;
+        if (!isZeroId(id) && !(await core.locator.locate(id, "sound"))) return false;
       }
       return true;
     } finally {
