@@ -60,10 +60,7 @@ describe("the qcow2 header", () => {
     assert.throws(() => parse(made("", "1G", "-b", base, "-F", "raw")), /backing file.*Flatten it/s);
     assert.throws(() => parse(made(`data_file=${join(dir, "data.raw")}`)), /data lie in another file/);
     const secret = ["--object", "secret,id=s,data=abc"];
-    assert.throws(
-      () => parse(made("encrypt.format=aes,encrypt.key-secret=s", "1G", ...secret)),
-      /encrypted/,
-    );
+    assert.throws(() => parse(made("encrypt.format=aes,encrypt.key-secret=s", "1G", ...secret)), /encrypted/);
     assert.throws(() => parse(Buffer.alloc(1024)), /no qcow2 header/);
     assert.throws(() => parse(made("").subarray(0, 60)), /no qcow2 header/);
     assert.throws(() => parse(made("").subarray(0, 80)), { code: "InvalidParameter" });

@@ -22,7 +22,7 @@ export function keyId(key: RepositoryKey): string {
   return deriveKey(key.secret, Buffer.from(key.repositoryId, "hex"), "key-id").toString("hex").slice(0, 32);
 }
 
-export function sameSecret(a: RepositoryKey, b: RepositoryKey): boolean {
+function sameSecret(a: RepositoryKey, b: RepositoryKey): boolean {
   return a.repositoryId === b.repositoryId && timingSafeEqual(a.secret, b.secret);
 }
 

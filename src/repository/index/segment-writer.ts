@@ -39,7 +39,7 @@ export function sortedRecords(table: IdTable, place: (value: number) => number):
 }
 
 /** Most entries that {@link sortedRecords} can order. */
-export const MAX_TABLE_ENTRIES = 2 ** 21;
+const MAX_TABLE_ENTRIES = 2 ** 21;
 
 /** Insertion sort by the whole prefix: only neighbours that share their first 32 bits can be out of order. */
 function settleTies(places: number[], records: Buffer): void {
