@@ -1,4 +1,4 @@
-import { createHash, timingSafeEqual } from "node:crypto";
+import { createHash } from "node:crypto";
 import { mkdir, open, readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { type Random, StillpointError, syncDirectory } from "../base/index.ts";
@@ -20,10 +20,6 @@ export function drawRepositoryKey(random: Random): RepositoryKey {
 /** A public name of the secret: tells a wrong key from a damaged repository. */
 export function keyId(key: RepositoryKey): string {
   return deriveKey(key.secret, Buffer.from(key.repositoryId, "hex"), "key-id").toString("hex").slice(0, 32);
-}
-
-function sameSecret(a: RepositoryKey, b: RepositoryKey): boolean {
-  return a.repositoryId === b.repositoryId && timingSafeEqual(a.secret, b.secret);
 }
 
 function checksum(repositoryId: string, secretHex: string): string {

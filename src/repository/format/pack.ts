@@ -14,7 +14,6 @@ export type FrameKind = keyof typeof FRAME_KIND;
 const INDEX_KIND = 255;
 /** Ordinal of the index, out of the reach of frames. */
 const INDEX_ORDINAL = 0xffffffff;
-const MAX_FRAMES = 1 << 20;
 
 export const ENCODING = { raw: 0, zstd: 1 } as const;
 export type Encoding = (typeof ENCODING)[keyof typeof ENCODING];

@@ -38,9 +38,6 @@ export function sortedRecords(table: IdTable, place: (value: number) => number):
   return sorted;
 }
 
-/** Most entries that {@link sortedRecords} can order. */
-const MAX_TABLE_ENTRIES = 2 ** 21;
-
 /** Insertion sort by the whole prefix: only neighbours that share their first 32 bits can be out of order. */
 function settleTies(places: number[], records: Buffer): void {
   const after = (a: number, b: number) => records.compare(records, b, b + PREFIX_BYTES, a, a + PREFIX_BYTES) > 0;
