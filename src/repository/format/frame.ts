@@ -57,7 +57,7 @@ export function openFrame(
   if (place.encoding === ENCODING.zstd) {
     try {
       plain = zstdDecompressSync(packed, {
-        chunkSize: place.plainBytes + 64 * 1024,
+        chunkSize: place.plainBytes + 64,
         maxOutputLength: place.plainBytes,
       });
     } catch (error) {
