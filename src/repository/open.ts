@@ -1,3 +1,4 @@
+import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { StillpointError } from "../base/index.ts";
 import type { RepositoryKey } from "../keys/index.ts";
@@ -48,7 +49,7 @@ export async function openRepository(options: RepositoryOptions): Promise<Reposi
     const key = found.key;
     if (!key) throw await missingKey(options);
     // Before the lock and before the cleaning of tmp/: a wrong key must not change anything.
-    await checkHeader(await plainHeaders(path), key, options);
+    await checkHeader(plainHeaders(path), key, options);
     return locked(path, async (lock) => {
       await adoptPendingKey(keyFile);
       const storage = await directoryStorage({ root: path, random });
@@ -76,8 +77,7 @@ async function locked(path: string, work: (lock: Lock) => Promise<Repository>): 
 }
 
 /** Reads the header objects without the storage, which would write. */
-async function plainHeaders(path: string): Promise<(name: string) => Promise<Buffer | null>> {
-  const { readFile } = await import("node:fs/promises");
+function plainHeaders(path: string): (name: string) => Promise<Buffer | null> {
   return (name) =>
     readFile(join(path, name)).catch((error) => {
       if (error.code === "ENOENT") return null;
@@ -86,7 +86,7 @@ async function plainHeaders(path: string): Promise<(name: string) => Promise<Buf
 }
 
 async function missingKey(options: RepositoryOptions): Promise<StillpointError> {
-  const { header } = await readHeader(await plainHeaders(options.path));
+  const { header } = await readHeader(plainHeaders(options.path));
   return new StillpointError(
     "KeyMismatch",
     `The key of repository ${header.repositoryId} is missing: there is no ${options.keyFile}.`,
@@ -149,6 +149,7 @@ export async function openStored(
     if (name === packName(id)) packs.add(id, sizeBytes);
   }
   const cacheDir = join(options.cacheDir, key.repositoryId);
+  await rm(join(cacheDir, "tmp"), { recursive: true, force: true }); // an earlier life's
   const openPacks = new OpenPacks(storage, key.repositoryId, domains);
   const index = openChunkIndex(join(cacheDir, "chunks"), packs, random);
   const damage = await openDamageLog(storage, key, epoch, random, packs);

@@ -3,10 +3,11 @@ import { randomBytes } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { bytes, CHUNK_BYTES, MiB } from "../base/index.ts";
+import { bytes, CHUNK_BYTES, MiB, StillpointError } from "../base/index.ts";
 import { parseKey, readKeyFile, recoveryKit } from "../keys/index.ts";
 import { type Extent, openRepository } from "./index.ts";
-import { inFolder, someImage, streamed, writePoint } from "./testing/harness.ts";
+import type { Storage } from "./storage/storage.ts";
+import { inFolder, inMemory, someImage, streamed, writePoint } from "./testing/harness.ts";
 
 test("a full point and an increment read back byte for byte, also after reopening and without the cache", async () => {
   await inFolder(async (options) => {
@@ -281,6 +282,111 @@ test("the journal is a chain; a number taken by others fences", async () => {
     await assert.rejects(repository.journalHead(), { code: "RepositoryDamaged", target: "journal/000000000004" });
     await rename(join(options.path, "journal/000000000005"), join(options.path, "journal/000000000003"));
     await assert.rejects(repository.journalHead(), { code: "RepositoryDamaged", target: "journal/000000000003" });
+    await repository.close();
+  });
+});
+
+test("several points are written at the same time, each with several disks", async () => {
+  await inFolder(async (options) => {
+    const repository = await openRepository(options);
+    const images = Array.from({ length: 6 }, () => someImage(3 * MiB));
+    const trees = await Promise.all(
+      [0, 2, 4].map(async (first) => {
+        const writer = await repository.beginPoint();
+        const done = await Promise.all(
+          [first, first + 1].map(async (n) => {
+            const image = images[n] as Buffer;
+            const disk = await writer.disk({ sizeBytes: bytes(image.length), anchor: null });
+            const pieces = Array.from({ length: 48 }, (_, chunk) => chunk * CHUNK_BYTES).reverse();
+            await Promise.all(pieces.map((at) => disk.write(bytes(at), image.subarray(at, at + CHUNK_BYTES))));
+            return (await disk.finish()).tree;
+          }),
+        );
+        await writer.sync();
+        await writer.close();
+        return done;
+      }),
+    );
+    for (const [n, tree] of trees.flat().entries())
+      assert.ok((await streamed(repository, tree)).equals(images[n] as Buffer), `disk ${n}`);
+    await repository.close();
+  });
+});
+
+test("a point that is given up in the middle leaves no file behind, and the next one is right", async () => {
+  await inFolder(async (options) => {
+    const repository = await openRepository(options);
+    const image = someImage(8 * MiB);
+    const writer = await repository.beginPoint();
+    const disk = await writer.disk({ sizeBytes: bytes(image.length), anchor: null });
+    const writing = disk.write(bytes(0), image);
+    await writer.close();
+    await assert.rejects(writing);
+    await assert.rejects(disk.finish());
+    assert.deepEqual(await readdir(join(options.path, "tmp")), []);
+    const { tree } = await writePoint(repository, { image });
+    assert.ok((await streamed(repository, tree)).equals(image));
+    await repository.close();
+  });
+});
+
+test("a full disk fails the point with a remedy, every step after it too, and no other point", async () => {
+  await inMemory(async ({ open, storage }) => {
+    let room = 0;
+    const full = new StillpointError("InsufficientSpace", "The repository is full.");
+    const small: Storage = {
+      ...storage,
+      begin: async (name) => {
+        const writer = await storage.begin(name);
+        return {
+          ...writer,
+          append: async (parts) => {
+            room -= parts.reduce((sum, part) => sum + part.length, 0);
+            if (room < 0) throw full;
+            return writer.append(parts);
+          },
+        };
+      },
+    };
+    const repository = await open(small);
+    const image = randomBytes(6 * MiB);
+    for (const space of [0, 1000, 3 * MiB, 6 * MiB]) {
+      room = space;
+      const writer = await repository.beginPoint();
+      const disk = await writer.disk({ sizeBytes: bytes(image.length), anchor: null });
+      await disk.write(bytes(0), image).catch((error) => assert.equal(error, full));
+      await disk.finish().catch((error) => assert.equal(error, full));
+      for (let twice = 0; twice < 2; twice++) await assert.rejects(writer.sync(), full);
+      await assert.rejects(writer.writeManifest({} as never), full);
+      await writer.close();
+    }
+    room = 100 * MiB;
+    const { tree } = await writePoint(repository, { image });
+    assert.ok((await streamed(repository, tree)).equals(image));
+    await repository.close();
+  });
+});
+
+test("a stream ends when it is no longer wanted", async () => {
+  await inFolder(async (options) => {
+    const repository = await openRepository(options);
+    const { tree } = await writePoint(repository, { image: randomBytes(20 * MiB) });
+    const reader = await repository.openDisk(tree);
+    const abort = new AbortController();
+    let got = 0;
+    const reading = async () => {
+      for await (const { data } of reader.stream(abort.signal)) {
+        got += data.length;
+        if (got >= 3 * MiB) abort.abort(new Error("enough"));
+      }
+    };
+    await assert.rejects(reading(), /enough/);
+    assert.equal(got, 3 * MiB);
+    for await (const { data } of reader.stream()) {
+      assert.equal(data.length, MiB);
+      break;
+    }
+    await reader.close();
     await repository.close();
   });
 });

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { bytes } from "../../base/index.ts";
+import { bytes, StillpointError } from "../../base/index.ts";
 import { assertWritable, type Core } from "../core.ts";
 import { manifestName } from "../format/manifest.ts";
 import { isDamage } from "../format/object.ts";
@@ -72,12 +72,18 @@ export async function collect(
       packsSwept: swept.length,
       freedBytes: bytes(swept.reduce((sum, pack) => sum + pack.sizeBytes, 0)),
     };
+  } catch (error) {
+    if (!isDamage(error)) throw error;
+    throw new StillpointError("RepositoryDamaged", `Nothing more was collected: ${(error as Error).message}`, {
+      remedy: "Verify the repository; delete the points that cannot be read, or take the disks anew.",
+      cause: error,
+    });
   } finally {
     live.close();
   }
 }
 
-export function treesOf(manifest: PointManifest): TreeRef[] {
+function treesOf(manifest: PointManifest): TreeRef[] {
   const trees = manifest.disks.map((disk) => disk.tree);
   return manifest.nvram ? [...trees, manifest.nvram] : trees;
 }

@@ -27,8 +27,14 @@ export interface DiskWriterOptions {
   readonly anchor: TreeRef | null;
 }
 
+/** A disk writer, and what its point must do when it ends, finished or not. */
+export interface OwnedDiskWriter extends DiskWriter {
+  /** Waits for what is under way and removes its temporary files. */
+  end(): Promise<void>;
+}
+
 /** See the contract in types.ts. */
-export function diskWriter(options: DiskWriterOptions): DiskWriter {
+export function diskWriter(options: DiskWriterOptions): OwnedDiskWriter {
   const { core, keys, packs, pins, sizeBytes, anchor } = options;
   const chunks = chunkCount(sizeBytes);
   const view: Anchor | null = anchor && anchorView(core, keys, anchor);
@@ -56,12 +62,24 @@ export function diskWriter(options: DiskWriterOptions): DiskWriter {
     const shared: Promise<void>[] = [];
     for (let at = 0; at < data.length; at += RUN_BYTES) {
       const piece = data.subarray(at, at + RUN_BYTES);
-      const slot = await core.pool.acquireSlot();
+      const slot = await acquireSlot();
       const job = startRun(slot, (offset + at) / CHUNK_BYTES, piece);
       if (job.usesCallersMemory) shared.push(job.done);
     }
     await Promise.all(shared);
     packs.assertWhole();
+  }
+
+  /** The point may have failed or been given up while this waited its turn: nothing is begun then. */
+  async function acquireSlot(): Promise<Slot> {
+    const slot = await core.pool.acquireSlot();
+    try {
+      packs.assertWhole();
+      return slot;
+    } catch (error) {
+      core.pool.releaseSlot(slot);
+      throw error;
+    }
   }
 
   /** Memory that is shared already and whole chunks long is worked on in place; other data is copied into the slot. */
@@ -159,7 +177,7 @@ export function diskWriter(options: DiskWriterOptions): DiskWriter {
     const gathered = nodes;
     nodes = [];
     nodeBytes = 0;
-    const slot = await core.pool.acquireSlot();
+    const slot = await acquireSlot();
     try {
       const fresh = gathered.filter(({ id }) => packs.claim(id));
       if (fresh.length === 0) return;
@@ -215,6 +233,11 @@ export function diskWriter(options: DiskWriterOptions): DiskWriter {
     matchesAnchor,
     damagedRanges: async () => (anchor ? damagedRanges(core, keys, anchor) : []),
     finish,
+    end: async () => {
+      finished = true;
+      while (underWay.size > 0) await Promise.all(underWay);
+      changes.close();
+    },
   };
 }
 

@@ -75,6 +75,7 @@ export class PackStream {
 
   /** Whether this point is writing the id already; if not, it is promised now and must be stored in the same step. */
   claim(id: Buffer): boolean {
+    this.assertWhole();
     for (const pack of this.#undurable) if (pack.ids.has(id)) return false;
     this.#pack().ids.add(id, 0);
     return true;
@@ -210,9 +211,8 @@ export class PackStream {
     this.assertWhole();
   }
 
-  /** Gives up what is not durable. */
+  /** After a failure, or {@link fail}: gives up what is not durable. Nothing may be under way. */
   async close(): Promise<void> {
-    this.fail(new Error("the point writer was closed"));
     await Promise.all(this.#settling);
     for (const pack of this.#undurable) {
       await pack.appended.catch(() => {});

@@ -5,7 +5,7 @@ import { rootLevel } from "../format/node.ts";
 import { damaged } from "../format/object.ts";
 import { rootId } from "../read/nodes.ts";
 import type { PointManifest, PointWriter } from "../types.ts";
-import { diskWriter } from "./disk-writer.ts";
+import { diskWriter, type OwnedDiskWriter } from "./disk-writer.ts";
 import { PackStream } from "./pack-stream.ts";
 
 /** See the contract in types.ts. */
@@ -15,6 +15,7 @@ export function pointWriter(core: Core): PointWriter {
   const keys = domainOf(core, core.platformDomain);
   const { pins, close } = core.pins.openWriter();
   const packs = new PackStream(core, keys, pins);
+  const disks: OwnedDiskWriter[] = [];
   let synced = false;
 
   return {
@@ -30,7 +31,9 @@ export function pointWriter(core: Core): PointWriter {
         await checkAnchor(core, anchor, sizeBytes);
       }
       synced = false;
-      return diskWriter({ core, keys, packs, pins, sizeBytes, anchor });
+      const disk = diskWriter({ core, keys, packs, pins, sizeBytes, anchor });
+      disks.push(disk);
+      return disk;
     },
     sync: async () => {
       await packs.sync();
@@ -51,6 +54,8 @@ export function pointWriter(core: Core): PointWriter {
       return hash;
     },
     close: async () => {
+      packs.fail(new StillpointError("InternalError", "the point writer was closed"));
+      for (const disk of disks) await disk.end();
       await packs.close();
       close();
     },
