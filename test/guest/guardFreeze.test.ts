@@ -232,7 +232,10 @@ describe("the guard and a guest that writes", () => {
       await guestOverwrites();
       const capture = await takeOver(errno);
       await guestOverwrites();
-      assert.match((await phaseOf(capture, "given-up"))?.reason ?? "", /a write of the guest failed|job .* error|stopped on an I\/O error/);
+      assert.match(
+        (await phaseOf(capture, "given-up"))?.reason ?? "",
+        /a write of the guest failed|job .* error|stopped on an I\/O error/,
+      );
       await clean();
     });
 
