@@ -84,7 +84,8 @@ export interface DiskWriteStats {
 export interface DiskWriter {
   /**
    * `data` (a multiple of 64 KiB, or up to the disk's end) at `offset` (a multiple of 64 KiB). Resolves when the
-   * buffer may be used again; that is the back-pressure. Any order, many in flight (≥ 8), ranges never overlap.
+   * buffer may be used again; that is the back-pressure. Any order, many in flight (≥ 8), ranges never overlap. Runs of
+   * 1 MiB are best (only neighbours in one call share a frame); whole chunks in a SharedArrayBuffer are not copied.
    */
   write(offset: Bytes, data: Uint8Array): Promise<void>;
   /** The range reads as zeroes: same alignment, no bytes. */
@@ -101,7 +102,10 @@ export interface DiskWriter {
 export interface PointWriter {
   disk(options: {
     readonly sizeBytes: Bytes;
-    /** A missing or damaged anchor root throws RepositoryDamaged: the caller then starts without one. */
+    /**
+     * A missing or damaged anchor root throws RepositoryDamaged, an anchor larger than the disk InvalidParameter: the
+     * caller then starts without one. A smaller one is fine: the disk has grown by zeroes.
+     */
     readonly anchor: TreeRef | null;
   }): Promise<DiskWriter>;
   /** Every pack written so far is durable when it returns. A failed fsync is final: the point must fail. */
@@ -136,7 +140,10 @@ export interface DiskReader {
 export interface DamageReport {
   readonly object: string;
   readonly problem: string;
-  /** Points and disks that need it: `{pointId, diskUid}`. */
+  /**
+   * Points and disks that need it and have no other copy. `nvram` stands for the UEFI variables; `*` for all disks of a
+   * point whose manifest cannot be read.
+   */
   readonly breaks: readonly { readonly pointId: string; readonly diskUid: string }[];
 }
 
@@ -171,8 +178,11 @@ export interface Repository {
   readJournal(from?: number): AsyncIterable<JournalEntry & { readonly hash: string }>;
   journalHead(): Promise<JournalHead>;
   /**
-   * Keeps what the live manifests, the given trees (anchors, pins) and open writers need; condemns wholly dead packs and
-   * sweeps those condemned before which every older writer has finished without.
+   * Keeps what the live manifests, the given trees (anchors, pins), open writers and readers need, and what the journal
+   * has committed and not deleted; condemns wholly dead packs and sweeps those condemned before which every older
+   * writer has finished without. The roots must have been listed after the last collection ended; a point committed
+   * between listing and collecting is safe. Throws RepositoryDamaged, having swept nothing, when a live node cannot be
+   * read: what hangs below it is unknown.
    */
   collect(roots: {
     readonly manifests: readonly ManifestHash[];
