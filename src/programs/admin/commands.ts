@@ -13,7 +13,7 @@ import { rebuildCatalog } from "../../domain/index.ts";
 import { readKeyFile, recoveryKit } from "../../keys/index.ts";
 import type { ManifestHash } from "../../repository/index.ts";
 import { collectGarbage } from "../upkeep.ts";
-import { openConfigured } from "./open.ts";
+import { becomeOwner, openConfigured } from "./open.ts";
 
 const DEFAULT_CONFIG = "/etc/stillpoint/config.yaml";
 const print = (line: string) => process.stdout.write(`${line}\n`);
@@ -65,6 +65,7 @@ async function exportRecoveryKit(flags: ConfigFlag): Promise<void> {
 
 async function rebuild(flags: ConfigFlag & { readonly key: string }): Promise<void> {
   const config = loadConfig(flags.config);
+  becomeOwner(config);
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
   const repository = await openConfigured(config, flags.key);
   const catalog = await openCatalog(join(config.dataDir, "catalog.sqlite"));
@@ -84,6 +85,7 @@ async function rebuild(flags: ConfigFlag & { readonly key: string }): Promise<vo
 
 async function verify(flags: ConfigFlag): Promise<void> {
   const config = loadConfig(flags.config);
+  becomeOwner(config);
   const repository = await openConfigured(config);
   const catalog = await openCatalog(join(config.dataDir, "catalog.sqlite"));
   try {
@@ -113,6 +115,7 @@ async function verify(flags: ConfigFlag): Promise<void> {
 
 async function collect(flags: ConfigFlag): Promise<void> {
   const config = loadConfig(flags.config);
+  becomeOwner(config);
   const repository = await openConfigured(config);
   const catalog = await openCatalog(join(config.dataDir, "catalog.sqlite"));
   try {
