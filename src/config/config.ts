@@ -99,7 +99,16 @@ export function parseConfig(text: string, source: string): Config {
 }
 
 export function loadConfig(path: string): Config {
-  return parseConfig(readFileSync(path, "utf8"), path);
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    throw new StillpointError("InvalidParameter", `The configuration cannot be read: ${(error as Error).message}.`, {
+      remedy: "Name it with --config, and run this as the service's user or as root.",
+      cause: error,
+    });
+  }
+  return parseConfig(text, path);
 }
 
 function completed(data: z.output<typeof configSchema>, source: string): Config {
