@@ -172,36 +172,46 @@ export function diskWriter(options: DiskWriterOptions): OwnedDiskWriter {
     return id;
   }
 
-  /** Nodes gathered so far, as one frame. */
+  /** Nodes gathered so far, as one frame; resolves when it is under way. */
   async function storeNodes(): Promise<void> {
     const gathered = nodes;
     nodes = [];
     nodeBytes = 0;
     const slot = await acquireSlot();
-    try {
-      const fresh = gathered.filter(({ id }) => packs.claim(id));
-      if (fresh.length === 0) return;
-      const table = Buffer.alloc(fresh.length * SLOT_BYTES);
-      let length = 0;
-      fresh.forEach(({ bytes: node, id }, index) => {
-        id.copy(table, index * SLOT_BYTES);
-        table.writeUInt32LE(node.length, index * SLOT_BYTES + ID_BYTES);
-        node.copy(slot.input, length);
-        length += node.length;
+    const done = storeNodeFrame(slot, gathered)
+      .catch((error) => packs.fail(error))
+      .finally(() => {
+        core.pool.releaseSlot(slot);
+        underWay.delete(done);
       });
-      const frame: NewFrame = { from: 0, length, slots: table };
-      const stored = await packs.store(slot, { shared: null, offset: 0 }, "nodes", [frame]);
-      storedBytes += stored;
-    } finally {
-      core.pool.releaseSlot(slot);
-    }
+    underWay.add(done);
+  }
+
+  async function storeNodeFrame(slot: Slot, gathered: typeof nodes): Promise<void> {
+    const fresh = gathered.filter(({ id }) => packs.claim(id));
+    if (fresh.length === 0) return;
+    const table = Buffer.alloc(fresh.length * SLOT_BYTES);
+    let length = 0;
+    fresh.forEach(({ bytes: node, id }, index) => {
+      id.copy(table, index * SLOT_BYTES);
+      table.writeUInt32LE(node.length, index * SLOT_BYTES + ID_BYTES);
+      node.copy(slot.input, length);
+      length += node.length;
+    });
+    const frame: NewFrame = { from: 0, length, slots: table };
+    const stored = await packs.store(slot, { shared: null, offset: 0 }, "nodes", [frame]);
+    storedBytes += stored;
+  }
+
+  async function settled(): Promise<void> {
+    while (underWay.size > 0) await Promise.all(underWay);
+    packs.assertWhole();
   }
 
   async function finish(): ReturnType<DiskWriter["finish"]> {
     finished = true;
     try {
-      while (underWay.size > 0) await Promise.all(underWay);
-      packs.assertWhole();
+      await settled();
       const { root, changedChunks } = await mergeTree({
         base: anchorBase(anchor),
         rootLevel: rootLevel(sizeBytes),
@@ -212,6 +222,7 @@ export function diskWriter(options: DiskWriterOptions): OwnedDiskWriter {
         emit: emitNode,
       });
       if (nodes.length > 0) await storeNodes();
+      await settled();
       const tree = { domain: keys.domain, root: isZeroId(root) ? ZERO_ROOT : root.toString("hex"), sizeBytes };
       pins.trees.add(tree);
       const newStoredBytes = bytes(storedBytes === 0 ? 0 : storedBytes + PackStream.overheadBytes);
