@@ -60,6 +60,8 @@ describe("kill -9 of QEMU", () => {
   /** A clean end stores the bitmaps of qcow2 disks; the death of the next process leaves them inconsistent. */
   async function makeInconsistent(): Promise<void> {
     const { site, vm } = walk.fault;
+    // A guest that has not booted does not hear the power button.
+    await site.client.send("POST", `${vm.id}/powerOff?skipShutdown=true`, { timeoutMs: START_MS });
     await site.client.send("POST", `${vm.id}/deallocate`, { timeoutMs: START_MS });
     await startVm();
     await endQemu();
