@@ -85,7 +85,8 @@ describe("in the middle of a copy", () => {
     const { fault, clean } = walk;
     await fill();
     const { asked } = await midCopy("full");
-    const service = fault.site.pid("service") ?? 0;
+    const service = fault.site.pid("service");
+    assert.ok(service, "the service runs");
     process.kill(service, "SIGSTOP");
     try {
       await overwrite();
@@ -112,7 +113,9 @@ describe("in the middle of a copy", () => {
     fault.orders.service.none();
     await asked;
     const fleece = (await fault.captures())[0]?.scratch["2"] ?? "";
-    const strace = await breakWrites((await vmState()).pid ?? 0, fleece);
+    const { pid } = await vmState();
+    assert.ok(pid && fleece, "QEMU runs on a fleece");
+    const strace = await breakWrites(pid, fleece);
     try {
       await overwrite();
       await within(SLOW_MS, "the capture was not given up", async () => {
@@ -170,7 +173,8 @@ describe("in the middle of a copy", () => {
     judge.expectAnything("killed");
     const { asked, held } = await askAndHold(fault, "killed");
     assert.ok(held);
-    process.kill(now.qemuPid ?? 0, "SIGKILL");
+    assert.ok(now.qemuPid, "QEMU runs");
+    process.kill(now.qemuPid, "SIGKILL");
     fault.orders.service.none();
     assert.match((await asked)?.message ?? "", /frozen source of the restore point was lost: .*(ended|SIGKILL)/);
     assert.equal((await fault.settled("killed")).provisioningState, "Failed");

@@ -44,7 +44,8 @@ describe("kill -9 of QEMU", () => {
   async function endQemu(): Promise<void> {
     const { fault } = walk;
     const { pid, vm } = await fault.facts();
-    process.kill(pid ?? 0, "SIGKILL");
+    assert.ok(pid, "QEMU runs");
+    process.kill(pid, "SIGKILL");
     died = true;
     await within(START_MS, "QEMU is still there", async () => {
       const state = (await fault.guard.call("vm.list", {})).find((one) => one.vm === vm);
